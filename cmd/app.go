@@ -1,0 +1,123 @@
+//go:build linux
+
+// Package cmd is the command line of fdkit: one file for each command.
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// New returns the application with all its commands.
+func New(version string) *cli.App {
+	return &cli.App{
+		Name:      "fdkit",
+		Usage:     "pass file descriptors between programs",
+		UsageText: "fdkit COMMAND [OPTION...] [OPERAND...]",
+		Version:   version,
+		Commands: []*cli.Command{
+			leaf(listenCommand()),
+			leaf(recvExecCommand()),
+			leaf(poolCommand()),
+		},
+		HideHelpCommand: true,
+		// A slice flag's value may have commas in it.
+		DisableSliceFlagSeparator: true,
+		// Only main ends the process.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return optionError(err, "fdkit") },
+		Action: func(c *cli.Context) error {
+			const see = "fdkit --help lists the commands"
+			if c.NArg() == 0 {
+				return usageHint(see, "a command is missing")
+			}
+			return usageHint(see, "there is no command %q", c.Args().First())
+		},
+	}
+}
+
+// leaf adds what all commands have in common.
+func leaf(c *cli.Command) *cli.Command {
+	// Without it, fdkit recv-exec help would not run a program named help.
+	c.HideHelpCommand = true
+	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return optionError(err, "fdkit "+c.Name) }
+	action := c.Action
+	c.Action = func(ctx *cli.Context) error {
+		if err := action(ctx); err != nil {
+			return commandError{err, logger{"fdkit " + c.Name, verbosity(ctx)}}
+		}
+		return nil
+	}
+	return c
+}
+
+// commandError is the error of a command, with the logger that is to say it.
+type commandError struct {
+	error
+	log logger
+}
+
+func (e commandError) Unwrap() error { return e.error }
+
+// Run runs the application, says its error and returns its exit status.
+func Run(app *cli.App, args []string) int {
+	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}
+	app.Writer, app.ErrWriter = os.Stdout, io.Discard
+	err := app.Run(args)
+	if err == nil {
+		return exitDone
+	}
+	say := commandError{err, logger{"fdkit", levelErrors}}
+	errors.As(err, &say)
+	var silent quiet
+	if !errors.As(err, &silent) {
+		say.log.error(say.error)
+	}
+	return exitStatus(err)
+}
+
+var (
+	wrongValue = regexp.MustCompile(`(?s)^invalid (?:boolean )?value "(.*)" for (?:flag )?-([^:]+): (.*)$`)
+	unknown    = "flag provided but not defined: -"
+	noValue    = "flag needs an argument: -"
+)
+
+// optionError puts an error of package flag into our words.
+func optionError(err error, name string) error {
+	text := err.Error()
+	see := name + " --help lists the options"
+	if m := wrongValue.FindStringSubmatch(text); m != nil {
+		err = usagef("option %s: %s", dashed(m[2]), m[3])
+	} else if option, ok := strings.CutPrefix(text, unknown); ok {
+		err = usageHint(see, "there is no option %s", dashed(option))
+	} else if option, ok := strings.CutPrefix(text, noValue); ok {
+		err = usagef("option %s needs a value", dashed(option))
+	} else {
+		err = usageHint(see, "%w", err)
+	}
+	return commandError{err, logger{name, levelErrors}}
+}
+
+func dashed(option string) string {
+	if len(option) == 1 {
+		return "-" + option
+	}
+	return "--" + option
+}
+
+// refuseOptions returns a usage error if an operand looks like an option, which
+// has no effect where it stands.
+func refuseOptions(operands []string, what string) error {
+	for _, operand := range operands {
+		if len(operand) > 1 && operand[0] == '-' {
+			return usageHint(fmt.Sprintf("options come before the %s", what), "option %s stands after the %s", operand, what)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+//go:build linux
+
+package cmd
+
+import (
+	"fmt"
+	"io/fs"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// number is the value of an option that takes a whole number.
+type number struct {
+	value    int
+	min, max int
+	set      bool
+}
+
+// numberFlag is a flag for a whole number from low to high. It is parsed strictly:
+// digits, and no octal, no 0x, no underscores as package flag would have it.
+func numberFlag(name, usage string, low, high, otherwise int, aliases ...string) cli.Flag {
+	f := &cli.GenericFlag{Name: name, Aliases: aliases, Usage: usage, Value: &number{value: otherwise, min: low, max: high}}
+	if otherwise < low {
+		f.DefaultText = "none"
+	}
+	return f
+}
+
+func (n *number) Set(text string) error {
+	value, err := strconv.Atoi(text)
+	if err != nil || strings.Trim(text, "0123456789") != "" || value < n.min || value > n.max {
+		return fmt.Errorf("%q is no number from %d to %d", text, n.min, n.max)
+	}
+	n.value, n.set = value, true
+	return nil
+}
+
+func (n *number) String() string { return strconv.Itoa(n.value) }
+
+func numberOf(c *cli.Context, name string) int { return c.Generic(name).(*number).value }
+
+// duration is the value of an option that takes a time.
+type duration struct{ value time.Duration }
+
+// durationFlag is a flag for a time such as 1m30s; without a unit it is seconds.
+// It is negative if the option is not given.
+func durationFlag(name, usage string) cli.Flag {
+	return &cli.GenericFlag{Name: name, Usage: usage, Value: &duration{-1}, DefaultText: "none"}
+}
+
+func (d *duration) Set(text string) error {
+	value, err := time.ParseDuration(text)
+	if text != "" && strings.Trim(text, "0123456789.") == "" {
+		value, err = time.ParseDuration(text + "s")
+	}
+	if err != nil || value < 0 {
+		return fmt.Errorf("%q is no time, such as 10s, 1m30s or 500ms", text)
+	}
+	d.value = value
+	return nil
+}
+
+func (d *duration) String() string { return d.value.String() }
+
+func durationOf(c *cli.Context, name string) time.Duration { return c.Generic(name).(*duration).value }
+
+// mode is the value of an option that takes permission bits.
+type mode struct{ value fs.FileMode }
+
+func (m *mode) Set(text string) error {
+	value, err := strconv.ParseUint(text, 8, 32)
+	if err != nil || value == 0 || value > 0o777 {
+		return fmt.Errorf("%q is no octal file mode such as 0660", text)
+	}
+	m.value = fs.FileMode(value)
+	return nil
+}
+
+func (m *mode) String() string { return fmt.Sprintf("%04o", m.value) }
+
+// owner is the value of an option that takes USER[:GROUP], by name or number.
+type owner struct{ uid, gid *int }
+
+func (o *owner) Set(text string) error {
+	userName, groupName, hasGroup := strings.Cut(text, ":")
+	if userName == "" && groupName == "" {
+		return fmt.Errorf("%q is no USER[:GROUP]", text)
+	}
+	o.uid, o.gid = nil, nil
+	if userName != "" {
+		uid, err := lookup(userName, func(name string) (string, error) {
+			u, err := user.Lookup(name)
+			if err != nil {
+				return "", fmt.Errorf("there is no user %q", name)
+			}
+			return u.Uid, nil
+		})
+		if err != nil {
+			return err
+		}
+		o.uid = &uid
+	}
+	if hasGroup {
+		gid, err := lookup(groupName, func(name string) (string, error) {
+			g, err := user.LookupGroup(name)
+			if err != nil {
+				return "", fmt.Errorf("there is no group %q", name)
+			}
+			return g.Gid, nil
+		})
+		if err != nil {
+			return err
+		}
+		o.gid = &gid
+	}
+	return nil
+}
+
+func (o *owner) String() string { return "" }
+
+func lookup(name string, find func(string) (string, error)) (int, error) {
+	if strings.Trim(name, "0123456789") != "" || name == "" {
+		id, err := find(name)
+		if err != nil {
+			return 0, err
+		}
+		name = id
+	}
+	id, err := strconv.ParseUint(name, 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("%s is no user or group number", name)
+	}
+	return int(id), nil
+}
+
+// verbosityFlags are -v, -Q and -q, as the UCSPI tools have them.
+func verbosityFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "v", Usage: "say everything that happens", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "Q", Usage: "say errors only; the default", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "q", Usage: "say nothing", DisableDefaultText: true},
+	}
+}
+
+func verbosity(c *cli.Context) level {
+	switch {
+	case c.Bool("q"):
+		return levelNothing
+	case c.Bool("v"):
+		return levelAll
+	}
+	return levelErrors
+}
+
+func loggerOf(c *cli.Context) logger { return logger{"fdkit " + c.Command.Name, verbosity(c)} }
+
+// queueFlags are the options of a named queue.
+func queueFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.GenericFlag{Name: "mode", Usage: "permission `BITS` of a named queue that is made: who may write may attach", Value: &mode{}, DefaultText: "0600"},
+		&cli.GenericFlag{Name: "owner", Usage: "`USER[:GROUP]` that owns a named queue that is made, and whose queue is trusted", Value: &owner{}},
+	}
+}
+
+// receiveFlags are the options of the commands that receive.
+func receiveFlags() []cli.Flag {
+	return append([]cli.Flag{
+		&cli.StringFlag{Name: "from", Usage: "receive from `QUEUE` instead of stdin"},
+		durationFlag("wait", "wait at most `TIME` for somebody else to make the queue"),
+		&cli.StringSliceFlag{Name: "accept-env", Usage: "let the program have variable `NAME` if it comes with the connection; a * at the end stands for anything"},
+	}, queueFlags()...)
+}
+
+// queueOptions has the fields that fdsend.Options and fdrecv.Options share.
+type queueOptions struct {
+	Wait     time.Duration
+	Mode     fs.FileMode
+	UID, GID *int
+	Notice   func(text string)
+}
+
+func queueOptionsOf(c *cli.Context, log logger) queueOptions {
+	o := c.Generic("owner").(*owner)
+	return queueOptions{
+		Mode: c.Generic("mode").(*mode).value,
+		UID:  o.uid, GID: o.gid,
+		Notice: func(text string) { log.notice("%s", text) },
+	}
+}

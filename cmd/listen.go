@@ -1,0 +1,275 @@
+//go:build linux
+
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"fdkit/fdsend"
+	"fdkit/internal/hint"
+	"fdkit/listen"
+)
+
+func listenCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "listen",
+		Usage:     "accept connections and send each as a descriptor",
+		UsageText: "fdkit listen [OPTION...] ADDRESS...",
+		Description: "ADDRESS is :PORT, HOST:PORT, [IPV6]:PORT, tcp:HOST:PORT, tcp4:HOST:PORT,\n" +
+			"tcp6:HOST:PORT, unix:PATH, unix:@NAME or fd:N. See fdkit-listen(1).",
+		Flags: append(append([]cli.Flag{
+			&cli.StringFlag{Name: "to", Usage: "send to `QUEUE` instead of stdout"},
+			numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog),
+			numberFlag("address-fd", "once listening, write each bound address as a line to descriptor `N`, and close it", 0, 1<<20, -1),
+			numberFlag("ready-fd", "once listening, write a newline to descriptor `N`, and close it", 0, 1<<20, -1),
+			&cli.BoolFlag{Name: "1", Usage: "once listening, write the port to stdout", DisableDefaultText: true},
+		}, queueFlags()...), verbosityFlags()...),
+		Action: runListen,
+	}
+}
+
+func runListen(c *cli.Context) error {
+	log := loggerOf(c)
+	addresses, err := parseAddresses(c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	outputs, err := outputsOf(c)
+	if err != nil {
+		return err
+	}
+	// From here on the signals are ours: none may leave a socket file behind.
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+
+	listeners, err := listenAll(addresses, listen.Options{Backlog: numberOf(c, "backlog")})
+	if err != nil {
+		return err
+	}
+	defer closeListeners(listeners)
+	warnBacklog(c, log)
+	q, err := unlessStopped(stop, func() (*fdsend.Queue, error) {
+		return fdsend.Open(c.String("to"), fdsend.Options(queueOptionsOf(c, log)))
+	})
+	if err != nil {
+		return err
+	}
+	for _, l := range listeners {
+		log.info("listening on %v", l)
+	}
+	if err := outputs.tell(listeners); err != nil {
+		_, _ = q.Close()
+		return err
+	}
+	s := service{log: log, listeners: listeners, queue: q}
+	return s.run(stop)
+}
+
+func parseAddresses(operands []string) (addresses []listen.Address, err error) {
+	if len(operands) == 0 {
+		return nil, usageHint("fdkit listen :8080 listens on port 8080 of all addresses", "an address is missing")
+	}
+	if err := refuseOptions(operands, "address"); err != nil {
+		return nil, err
+	}
+	for _, operand := range operands {
+		a, err := listen.ParseAddress(operand)
+		if err != nil {
+			return nil, usagef("address %s: %w", operand, err)
+		}
+		addresses = append(addresses, a)
+	}
+	return addresses, nil
+}
+
+func listenAll(addresses []listen.Address, o listen.Options) (all []*listen.Listener, err error) {
+	for _, a := range addresses {
+		ls, err := listen.Listen(a, o)
+		if err != nil {
+			closeListeners(all)
+			return nil, err
+		}
+		all = append(all, ls...)
+	}
+	return all, nil
+}
+
+func closeListeners(ls []*listen.Listener) {
+	for _, l := range ls {
+		l.Close()
+	}
+}
+
+// warnBacklog says when the kernel silently cuts what was asked for.
+func warnBacklog(c *cli.Context, log logger) {
+	var limit int
+	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+	if err != nil || !c.IsSet("backlog") {
+		return
+	}
+	if _, err := fmt.Sscan(string(text), &limit); err == nil && numberOf(c, "backlog") > limit {
+		log.error(hint.Wrap(fmt.Errorf("--backlog %d: the kernel cuts it to %d", numberOf(c, "backlog"), limit),
+			"sysctl -w net.core.somaxconn=N raises the limit"))
+	}
+}
+
+// outputs are the descriptors that are told when the addresses are bound.
+type outputs struct {
+	addresses, ready int // -1: none
+	port             bool
+}
+
+func outputsOf(c *cli.Context) (outputs, error) {
+	o := outputs{numberOf(c, "address-fd"), numberOf(c, "ready-fd"), c.Bool("1")}
+	toStdout := c.String("to") == ""
+	if o.port && toStdout {
+		return o, usageHint("-1 goes with --to QUEUE", "option -1: stdout is the queue")
+	}
+	for _, out := range []struct {
+		option string
+		fd     int
+	}{{"--address-fd", o.addresses}, {"--ready-fd", o.ready}} {
+		if out.fd < 0 {
+			continue
+		}
+		if out.fd == 1 && toStdout {
+			return o, usagef("option %s: stdout is the queue", out.option)
+		}
+		flags, err := unix.FcntlInt(uintptr(out.fd), unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY {
+			return o, usageHint(fmt.Sprintf("open it in the shell: %s %d %d>FILE", out.option, out.fd, out.fd),
+				"option %s: descriptor %d is not open for writing", out.option, out.fd)
+		}
+	}
+	return o, nil
+}
+
+// tell writes what was asked for, now that the addresses are bound.
+func (o outputs) tell(listeners []*listen.Listener) error {
+	if o.port {
+		if _, err := fmt.Printf("%d\n", listeners[0].Port()); err != nil {
+			return fmt.Errorf("cannot write the port to stdout: %w", err)
+		}
+	}
+	var addresses strings.Builder
+	for _, l := range listeners {
+		fmt.Fprintln(&addresses, l)
+	}
+	if err := writeAndClose(o.addresses, addresses.String()); err != nil {
+		return fmt.Errorf("cannot write the addresses to descriptor %d: %w", o.addresses, err)
+	}
+	if err := writeAndClose(o.ready, "\n"); err != nil {
+		return fmt.Errorf("cannot write readiness to descriptor %d: %w", o.ready, err)
+	}
+	return nil
+}
+
+func writeAndClose(fd int, text string) error {
+	if fd < 0 {
+		return nil
+	}
+	_, err := unix.Write(fd, []byte(text))
+	if fd > 2 {
+		_ = unix.Close(fd)
+	}
+	return err
+}
+
+// service is a running fdkit listen.
+type service struct {
+	log       logger
+	listeners []*listen.Listener
+	queue     *fdsend.Queue
+}
+
+// run serves until a signal comes, no receiver is left or a call fails.
+func (s *service) run(stop <-chan os.Signal) error {
+	ends := make(chan error, len(s.listeners))
+	for _, l := range s.listeners {
+		go func() { ends <- l.Serve(s.queue.Sender(), s.events(l)) }()
+	}
+	var failure error
+	lost, serving := 0, len(s.listeners)
+	ended := func(err error) {
+		serving--
+		if sending, ok := errors.AsType[*listen.SendError](err); ok {
+			lost++
+			err = sending.Err
+		}
+		if failure == nil && !errors.Is(err, listen.ErrStopped) && !errors.Is(err, fdsend.ErrGone) {
+			failure = err
+		}
+	}
+	select {
+	case <-stop:
+		closeListeners(s.listeners)
+		ctx, cancel := s.untilSecond(stop)
+		defer cancel()
+		// What is in hand is sent, and what is queued received.
+		for serving > 0 && ctx.Err() == nil {
+			select {
+			case err := <-ends:
+				ended(err)
+			case <-ctx.Done():
+			}
+		}
+		_ = s.queue.Drain(ctx)
+	case <-s.queue.Gone():
+		closeListeners(s.listeners)
+	case err := <-ends:
+		ended(err)
+		closeListeners(s.listeners)
+	}
+	queued, err := s.queue.Close() // ends the Sends that still wait
+	for serving > 0 {
+		ended(<-ends)
+	}
+	if lost += queued; lost > 0 {
+		s.log.error(fmt.Errorf("no receiver is left: closed %d connections that were accepted", lost))
+	}
+	return errors.Join(failure, err)
+}
+
+// untilSecond returns a context that ends with the second signal or when no
+// receiver is left, and says what is waited for if that takes long.
+func (s *service) untilSecond(stop <-chan os.Signal) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer cancel()
+		patience := time.After(500 * time.Millisecond)
+		for {
+			select {
+			case <-patience:
+				s.log.notice("waiting for receivers to take what was accepted; a second signal ends this")
+			case <-stop:
+				return
+			case <-s.queue.Gone():
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+func (s *service) events(l *listen.Listener) listen.Events {
+	on := listen.Events{
+		Pausing: func(cause error) { s.log.error(fmt.Errorf("%v: accepting pauses: %w", l, cause)) },
+		Resumed: func() { s.log.notice("%v: accepting again", l) },
+	}
+	if s.log.level >= levelAll {
+		on.Accepted = func(c *listen.Conn) { s.log.info("accepted %s at %s", c.Remote(), c.Local()) }
+	}
+	return on
+}

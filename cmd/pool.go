@@ -1,0 +1,171 @@
+//go:build linux
+
+package cmd
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"fdkit/exec"
+	"fdkit/fdrecv"
+)
+
+// killDelay is the time from TERM to KILL for programs that are to end.
+const killDelay = 2 * time.Second
+
+func poolCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "pool",
+		Usage:       "run a program for each connection, some at a time",
+		UsageText:   "fdkit pool [OPTION...] PROGRAM [ARGUMENT...]",
+		Description: "Each PROGRAM has its connection as stdin and stdout. See fdkit-pool(1).",
+		Flags: append(append(receiveFlags(),
+			numberFlag("n", "run at most `SLOTS` programs at once", 1, 1<<20, 40),
+			durationFlag("grace", "when told to stop, let running programs go on for at most `TIME`"),
+		), verbosityFlags()...),
+		Action: runPool,
+	}
+}
+
+func runPool(c *cli.Context) error {
+	r, err := receiverOf(c)
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	q, err := unlessStopped(stop, r.open)
+	if errors.Is(err, fdrecv.ErrEnded) {
+		r.log.info("the sender has ended")
+		return nil
+	} else if err != nil {
+		return err
+	}
+	pool := r.pool(q, numberOf(c, "n"))
+	ended := make(chan error, 1)
+	go func() { ended <- pool.Run() }()
+	select {
+	case err = <-ended:
+		r.close(q)
+		return err
+	case <-stop:
+	}
+	q.Stop()
+	r.close(q) // lets the sender know
+	return r.finish(pool, ended, stop, durationOf(c, "grace"))
+}
+
+// close gives up the queue.
+func (r *receiver) close(q *fdrecv.Queue) {
+	if lost, _ := q.Close(); lost > 0 {
+		r.log.error(fmt.Errorf("nobody else holds the queue: closed %d connections that were in it", lost))
+	}
+}
+
+// finish waits for the running programs; when grace is over, or with a further
+// signal, it ends them.
+func (r *receiver) finish(pool *exec.Pool, ended <-chan error, stop <-chan os.Signal, grace time.Duration) error {
+	var over, kill, patience <-chan time.Time
+	if grace >= 0 {
+		over = time.After(grace)
+	}
+	patience = time.After(500 * time.Millisecond)
+	terminate := func() {
+		pool.Signal(syscall.SIGTERM)
+		over, patience, kill = nil, nil, time.After(killDelay)
+	}
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-patience:
+			r.log.notice("waiting for %d running programs; a second signal ends them", pool.Running())
+		case <-over:
+			r.log.info("the grace is over: ending %d programs", pool.Running())
+			terminate()
+		case <-stop:
+			terminate()
+		case <-kill:
+			pool.Signal(syscall.SIGKILL)
+		}
+	}
+}
+
+// pool returns the pool that receives from q.
+func (r *receiver) pool(q *fdrecv.Queue, slots int) *exec.Pool {
+	pool := &exec.Pool{
+		Program: r.program,
+		Environ: r.environ,
+		Slots:   slots,
+		Receivers: func() func(*exec.Connection) error {
+			receiver := q.Receiver()
+			var m fdrecv.Message
+			return func(c *exec.Connection) error {
+				err := receiver.Receive(&m)
+				c.FDs, c.Payload = m.FDs, m.Payload
+				return err
+			}
+		},
+		Lost: func(err error) bool {
+			_, lost := errors.AsType[*fdrecv.LostError](err)
+			return lost
+		},
+		Trouble: r.log.error,
+		Ended: func(run *exec.Run) {
+			if sig := run.Status.Signal(); run.Status.Signaled() && sig != syscall.SIGPIPE && sig != syscall.SIGTERM && sig != syscall.SIGKILL {
+				r.log.error(fmt.Errorf("%s, pid %d, died: %s", r.program.Args[0], run.PID, statusText(run.Status)))
+			}
+		},
+	}
+	if r.log.level >= levelAll {
+		pool.Started = func(run *exec.Run) {
+			peer, waited := origin(run.Env, run.Begin)
+			run.Note = peer
+			r.log.info("start pid %d for %s, waited %s, running %d/%d",
+				run.PID, peer, waited, run.Running, slots)
+		}
+		pool.Ended = func(run *exec.Run) {
+			r.log.info("end pid %d for %s, ran %s, %s, running %d/%d",
+				run.PID, run.Note, run.Took.Round(time.Microsecond), statusText(run.Status), run.Running, slots)
+		}
+	}
+	return pool
+}
+
+// origin tells from a program's environment who its client is and how long the
+// connection waited before begin.
+func origin(env []string, begin time.Time) (peer, waited string) {
+	vars := map[string]string{}
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		vars[name] = value
+	}
+	peer, waited = "unknown", "unknown"
+	if ip := vars["TCPREMOTEIP"]; ip != "" {
+		peer = net.JoinHostPort(ip, vars["TCPREMOTEPORT"])
+	} else if uid := vars["UNIXREMOTEEUID"]; uid != "" {
+		peer = fmt.Sprintf("uid %s pid %s", uid, cmp.Or(vars["UNIXREMOTEPID"], "unknown"))
+	}
+	if accepted, err := strconv.ParseFloat(vars["FDKIT_ACCEPTED"], 64); err == nil {
+		waited = max(begin.Sub(time.UnixMicro(int64(accepted*1e6))), 0).Round(time.Microsecond).String()
+	}
+	return peer, waited
+}
+
+func statusText(status syscall.WaitStatus) string {
+	if !status.Signaled() {
+		return "exit " + strconv.Itoa(status.ExitStatus())
+	}
+	return cmp.Or(unix.SignalName(status.Signal()), "signal "+strconv.Itoa(int(status.Signal())))
+}

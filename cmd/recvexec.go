@@ -1,0 +1,127 @@
+//go:build linux
+
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"fdkit/fdrecv"
+)
+
+func recvExecCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "recv-exec",
+		Usage:       "receive one descriptor and become a program with it",
+		UsageText:   "fdkit recv-exec [OPTION...] PROGRAM [ARGUMENT...]",
+		Description: "PROGRAM has the descriptor as stdin and stdout. See fdkit-recv-exec(1).",
+		Flags: append(receiveFlags(),
+			&cli.GenericFlag{Name: "fd", Usage: "place the descriptor at `N[,N...]` instead of 0,1", Value: &places{list: []int{0, 1}}, DefaultText: "0,1"},
+			&cli.BoolFlag{Name: "stderr", Usage: "place it at 2 as well", DisableDefaultText: true},
+		),
+		Action: runRecvExec,
+	}
+}
+
+// places is the value of an option that takes descriptor numbers.
+type places struct{ list []int }
+
+func (p *places) Set(text string) error {
+	p.list = nil
+	for one := range strings.SplitSeq(text, ",") {
+		fd, err := strconv.ParseUint(one, 10, 20) // the kernel's own limit is 2^20, nr_open in proc(5)
+		if err != nil {
+			return fmt.Errorf("%q is no descriptor number", one)
+		}
+		p.list = append(p.list, int(fd))
+	}
+	return nil
+}
+
+func (p *places) String() string { return "" }
+
+func runRecvExec(c *cli.Context) error {
+	places := c.Generic("fd").(*places).list
+	if c.Bool("stderr") {
+		places = append(places, 2)
+	}
+	r, err := receiverOf(c)
+	if err != nil {
+		return err
+	}
+	q, err := r.open()
+	if errors.Is(err, fdrecv.ErrEnded) {
+		return quiet(exitNothing)
+	} else if err != nil {
+		return err
+	}
+	m, err := r.one(q)
+	if err != nil {
+		_, _ = q.Close()
+		return err
+	}
+	env := r.environ.For(m.FDs[0], m.Payload)
+	if lost, _ := q.Close(); lost > 0 {
+		r.log.error(fmt.Errorf("nobody else holds the queue: closed %d connections that were in it", lost))
+	}
+	err = r.program.Become(m.FDs[0], places, env)
+	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.EINVAL) {
+		err = usagef("option --fd: %w", err)
+	}
+	return err
+}
+
+// one receives the one message that has a descriptor.
+func (r *receiver) one(q *fdrecv.Queue) (m fdrecv.Message, err error) {
+	receiver := q.Receiver()
+	for {
+		err := receiver.Receive(&m)
+		var lost *fdrecv.LostError
+		switch {
+		case errors.Is(err, io.EOF):
+			return m, quiet(exitNothing)
+		case errors.As(err, &lost):
+			r.log.error(fmt.Errorf("a connection is lost: %w", err))
+		case err != nil:
+			return m, err
+		case len(m.FDs) == 0:
+			r.log.error(errors.New("a message came without a descriptor"))
+		default:
+			if extra := m.FDs[1:]; len(extra) > 0 {
+				r.log.error(fmt.Errorf("a message came with %d more descriptors than one connection; they are closed", len(extra)))
+				for _, fd := range extra {
+					_ = unix.Close(fd)
+				}
+			}
+			return m, nil
+		}
+	}
+}
+
+// unlessStopped returns what open returns, or an error without words when a
+// signal comes first.
+func unlessStopped[T any](stop <-chan os.Signal, open func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := open()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-stop:
+		var none T
+		return none, quiet(exitDone)
+	}
+}

@@ -1,0 +1,173 @@
+//go:build linux
+
+package cmd_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain gives the scripts, besides fdkit itself, the programs of tools_test.go.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"await":  await,
+		"dial":   dial,
+		"filter": filter,
+	})
+}
+
+// fdkit builds the real program, once, and returns its directory.
+var fdkit = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "fdkit-test")
+	if err != nil {
+		return "", err
+	}
+	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", filepath.Join(dir, "fdkit")}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	build := exec.Command("go", append(args, "fdkit")...)
+	build.Stderr = os.Stderr
+	return dir, build.Run()
+})
+
+// marker is a variable by which everything that a script has started is found.
+const marker = "TESTSCRIPT_ID"
+
+// TestScripts runs testdata/script/*.txtar: the real program in the shell, as its
+// users run it.
+func TestScripts(t *testing.T) {
+	dir, err := fdkit()
+	if err != nil {
+		t.Fatalf("go build fdkit: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			tmp := filepath.Join(env.WorkDir, "tmp") // what fdkit leaves there is seen
+			env.Setenv("TMPDIR", tmp)
+			env.Setenv("PATH", dir+":"+env.Getenv("PATH"))
+			env.Setenv("CI", os.Getenv("CI"))
+			env.Setenv(marker, env.WorkDir)
+			env.Values["env"], env.Values["skip"] = env.Vars, env.T().Skip
+			return os.Mkdir(tmp, 0o777)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"shell": shell,
+			"needs": needs,
+		},
+	})
+}
+
+// shell runs a shell script of the txtar file, in a process group of its own:
+//
+//	shell SHELL FILE [ARGUMENT...]
+//
+// When the script has ended, or after 60 seconds, the group gets TERM. Whatever
+// the script has started must be gone three seconds later, and TMPDIR be empty.
+func shell(ts *testscript.TestScript, neg bool, args []string) {
+	var out, errOut bytes.Buffer
+	command := exec.Command(args[0], args[1:]...)
+	env := ts.Value("env").([]string)
+	command.Env = append(env[:len(env):len(env)], "WORK="+ts.MkAbs("."))
+	command.Dir = ts.MkAbs(".")
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdout, err := os.CreateTemp("", "stdout") // files: nobody waits for their last writer
+	ts.Check(err)
+	stderr, err := os.CreateTemp("", "stderr")
+	ts.Check(err)
+	defer os.Remove(stdout.Name())
+	defer os.Remove(stderr.Name())
+	command.Stdout, command.Stderr = stdout, stderr
+	ts.Check(command.Start())
+	expired := time.AfterFunc(60*time.Second, func() { _ = syscall.Kill(-command.Process.Pid, syscall.SIGTERM) })
+	runErr := command.Wait()
+	onTime := expired.Stop()
+	_ = syscall.Kill(-command.Process.Pid, syscall.SIGTERM)
+	left := leftovers(ts.Getenv(marker))
+
+	out.Write(readAll(stdout))
+	errOut.Write(readAll(stderr))
+	_, _ = out.WriteTo(ts.Stdout())
+	_, _ = errOut.WriteTo(ts.Stderr())
+	switch {
+	case !onTime:
+		ts.Fatalf("%v: not done after 60 s", args)
+	case left != nil:
+		ts.Fatalf("%v: still running three seconds after TERM:\n%s", args, strings.Join(left, "\n"))
+	case runErr != nil && !neg:
+		ts.Fatalf("%v: %v", args, runErr)
+	case runErr == nil && neg:
+		ts.Fatalf("%v succeeded; want it to fail", args)
+	}
+	files, err := filepath.Glob(filepath.Join(ts.Getenv("TMPDIR"), "*"))
+	ts.Check(err)
+	if files != nil {
+		ts.Fatalf("%v has left %v behind", args, files)
+	}
+}
+
+func readAll(f *os.File) []byte {
+	defer f.Close()
+	data, err := os.ReadFile(f.Name())
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return data
+}
+
+// leftovers waits until every process that has the marker's value in its
+// environment is gone. It kills and returns those that are not.
+func leftovers(id string) (left []string) {
+	deadline := time.Now().Add(3 * time.Second)
+	for {
+		left = nil
+		environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+		for _, file := range environs {
+			env, err := os.ReadFile(file)
+			if err != nil || !strings.Contains(string(env), marker+"="+id+"\x00") {
+				continue
+			}
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			args, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
+			if err != nil || len(args) == 0 {
+				continue // it has ended meanwhile
+			}
+			left = append(left, fmt.Sprintf("%d %s", pid, strings.ReplaceAll(string(args), "\x00", " ")))
+			if time.Now().After(deadline) {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if len(left) == 0 || time.Now().After(deadline) {
+			return left
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// needs skips the script if a program is missing; in CI it fails instead:
+// scripts/install-test-programs installs them all.
+func needs(ts *testscript.TestScript, _ bool, args []string) {
+	for _, program := range args {
+		if _, err := exec.LookPath(program); errors.Is(err, exec.ErrNotFound) {
+			if os.Getenv("CI") != "" {
+				ts.Fatalf("%s is not installed: scripts/install-test-programs has it", program)
+			}
+			ts.Logf("skipped: %s is not installed; scripts/install-test-programs has it", program)
+			ts.Value("skip").(func(...any))(program, " is not installed")
+		}
+	}
+}

@@ -1,0 +1,118 @@
+//go:build linux
+
+package exec
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Become replaces this process by the program (execve(2)) with the descriptor fd
+// at the numbers in places, and returns only if that fails.
+//
+// Of the other descriptors the program gets 0, 1 and 2 as they are and no more.
+// Its signal dispositions are the defaults and its mask is empty; fd is blocking.
+// fd stays the caller's if Become fails, but descriptors at the numbers in places
+// are lost then.
+func (p *Program) Become(fd int, places []int, env []string) error {
+	if err := setBlocking(fd); err != nil {
+		return err
+	}
+	if err := CloseOnExec(3); err != nil {
+		return err
+	}
+	// First out of the way: fd may have a number that is in places.
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, max(3, slices.Max(places)+1))
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	for _, place := range places {
+		if err := unix.Dup3(high, place, 0); err != nil {
+			return fmt.Errorf("cannot place the connection at descriptor %d: %w", place, os.NewSyscallError("dup3", err))
+		}
+	}
+	// The signal mask belongs to the thread that calls execve, signal(7).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defaultSignals()
+	emptyMask()
+	// syscall.Exec also sets RLIMIT_NOFILE back to what it was before the Go
+	// runtime raised it.
+	return notRunnable(p.Args[0], syscall.Exec(p.Path, p.Args, env))
+}
+
+// CloseOnExec sets the close-on-exec flag of all descriptors from first on, so
+// that programs do not get what this process has inherited without knowing.
+func CloseOnExec(first int) error {
+	err := unix.CloseRange(uint(first), ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return nil
+	}
+	if err != unix.ENOSYS && err != unix.EINVAL { // before Linux 5.11
+		return os.NewSyscallError("close_range", err)
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
+
+// setBlocking clears O_NONBLOCK, which a foreign sender may have set: programs
+// that read stdin with plain read(2) would fail with EAGAIN.
+func setBlocking(fd int) error {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_NONBLOCK != 0 {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK)
+	}
+	return os.NewSyscallError("fcntl", err)
+}
+
+const lastSignal = 64 // _NSIG, asm/signal.h
+
+// sigaction is the kernel's struct of rt_sigaction(2), as amd64, arm64 and
+// riscv64 have it.
+type sigaction struct {
+	handler  uintptr
+	flags    uintptr
+	restorer uintptr
+	mask     uint64
+}
+
+const ignored = 1 // SIG_IGN
+
+func disposition(sig int) (act sigaction, ok bool) {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0,
+		uintptr(unsafe.Pointer(&act)), unsafe.Sizeof(act.mask), 0, 0)
+	return act, errno == 0
+}
+
+// defaultSignals sets every ignored signal to its default. What has a handler is
+// set to the default by execve itself.
+func defaultSignals() {
+	for sig := 1; sig <= lastSignal; sig++ {
+		if act, ok := disposition(sig); ok && act.handler == ignored {
+			var none sigaction
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig),
+				uintptr(unsafe.Pointer(&none)), 0, unsafe.Sizeof(none.mask), 0, 0)
+		}
+	}
+}
+
+// emptyMask unblocks all signals of the calling thread.
+func emptyMask() {
+	var none unix.Sigset_t
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
+}

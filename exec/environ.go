@@ -1,0 +1,104 @@
+//go:build linux
+
+package exec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"fdkit/internal/fdinfo"
+	"fdkit/internal/scm"
+)
+
+// Environ makes the environment of programs. A variable that describes the
+// connection comes from the connection or is unset; it is never inherited.
+type Environ struct {
+	base   []string
+	accept []string // further names that may come with a message; NAME or PREFIX*
+}
+
+// NewEnviron returns an Environ of base, a list of NAME=VALUE, less the variables
+// that describe connections. The names in accept are taken from messages as
+// well; a * at the end stands for anything. It refuses names that make
+// programs run other code, such as PATH and LD_PRELOAD.
+func NewEnviron(base []string, accept ...string) (*Environ, error) {
+	for _, name := range accept {
+		prefix, _ := strings.CutSuffix(name, "*")
+		if prefix != "" && !scm.ValidName(prefix) || name == "" {
+			return nil, fmt.Errorf("%q is no variable name", name)
+		}
+		if prefix == name && dangerous(name) {
+			return nil, fmt.Errorf("%s is never taken from a message", name)
+		}
+	}
+	e := &Environ{accept: accept}
+	for _, v := range base {
+		if name, _, _ := strings.Cut(v, "="); !e.fromMessage(name) {
+			e.base = append(e.base, v)
+		}
+	}
+	return e, nil
+}
+
+// For returns the environment for the connection fd that came with payload. If
+// the payload has no variables, the socket itself is asked who its ends are.
+func (e *Environ) For(fd int, payload []byte) []string {
+	env := slices.Clip(slices.Clone(e.base))
+	if !strings.HasPrefix(string(payload), scm.Begin) {
+		payload = []byte(scm.Begin)
+		if c, ok := fdinfo.Connection(fd); ok {
+			payload = c.AppendVars(payload)
+		}
+	}
+	var seen []string
+	for name, value := range scm.Vars(payload) {
+		if e.fromMessage(name) && !slices.Contains(seen, name) {
+			seen = append(seen, name)
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// fromMessage tells whether a variable may come with a message.
+func (e *Environ) fromMessage(name string) bool {
+	if dangerous(name) {
+		return false
+	}
+	return describesConnection(name) || slices.ContainsFunc(e.accept, func(accepted string) bool {
+		prefix, any := strings.CutSuffix(accepted, "*")
+		return name == prefix || any && strings.HasPrefix(name, prefix)
+	})
+}
+
+// describesConnection tells whether the name belongs to UCSPI, CGI or fdkit.
+func describesConnection(name string) bool {
+	if name == "PROTO" || name == "FDKIT" {
+		return true
+	}
+	for _, prefix := range []string{"TCP", "UNIX", "IPC", "SSL", "FDKIT_", "REMOTE_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// dangerous tells whether whoever sets the variable chooses what code runs, what
+// is trusted or how data is read. Such a name never comes from a message, even
+// if the user says so.
+func dangerous(name string) bool {
+	switch name {
+	case "PATH", "IFS", "ENV", "BASH_ENV", "SHELLOPTS", "BASHOPTS", "PS4", "CDPATH", "HOME", "SHELL",
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE", "TMPDIR", "LOCPATH", "NLSPATH", "GCONV_PATH", "HOSTALIASES",
+		"RES_OPTIONS", "LOCALDOMAIN", "TZDIR", "EDITOR", "PAGER", "VISUAL", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS":
+		return true
+	}
+	for _, prefix := range []string{"LD_", "BASH_FUNC_", "GLIBC_", "MALLOC_", "PERL", "PYTHON", "RUBY", "GIT_", "DYLD_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}

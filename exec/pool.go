@@ -1,0 +1,295 @@
+//go:build linux
+
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fdkit/internal/interrupt"
+)
+
+// Connection is what a pool receives.
+type Connection struct {
+	FDs     []int  // the connection first; the pool owns and closes them
+	Payload []byte // the variables that came with it, fdkit-protocol(7)
+}
+
+// Pool runs a program for each connection, at most Slots at a time. Fields must
+// not be changed after Run was called.
+//
+// Run reaps all children of the process (wait4(2) with -1), including those that
+// something else has started: a process that has a Pool has no other children.
+type Pool struct {
+	Program *Program
+	Environ *Environ
+	Slots   int
+	// Receivers returns a function that waits for the next connection. Run calls
+	// it once for each goroutine that receives. Its error is io.EOF at the end and
+	// fdrecv.ErrStopped when the pool is to stop; errors that wrap neither are
+	// told to Trouble if Lost says so, and end the pool otherwise.
+	Receivers func() func(c *Connection) error
+	// Lost tells whether an error of a receiver means that one connection was
+	// lost and the next can be received. It may be nil.
+	Lost func(error) bool
+	// Started and Ended are told of each program, one at a time, Trouble of each
+	// connection for which none could be run, and of pauses. They may be nil.
+	Started func(*Run)
+	Ended   func(*Run)
+	Trouble func(error)
+
+	mu       sync.Mutex
+	running  map[int]*Run   // by pid
+	early    map[int]ending // programs that ended before they were entered in running
+	starting int            // programs being started
+	spawned  chan struct{}  // tells the reaper that there is a child
+	slots    chan struct{}  // holds a token for each slot in use
+}
+
+// Run is the run of one program.
+type Run struct {
+	PID     int
+	Env     []string // the program's environment; only in Started
+	Begin   time.Time
+	Running int // programs now running
+	// For Ended:
+	Status syscall.WaitStatus
+	Took   time.Duration
+	// Note is for Started to set and for Ended to read.
+	Note any
+}
+
+type ending struct {
+	status syscall.WaitStatus
+	at     time.Time
+}
+
+// receivers is the number of goroutines that receive and start programs: one can
+// receive while another waits for execve.
+const receivers = 2
+
+// Run runs programs until the receivers end, and then waits for the programs that
+// still run.
+func (p *Pool) Run() error {
+	p.running, p.early = map[int]*Run{}, map[int]ending{}
+	p.spawned = make(chan struct{}, 1)
+	p.slots = make(chan struct{}, p.Slots)
+	if err := CloseOnExec(3); err != nil {
+		return err
+	}
+	handleIgnoredSignals()
+	done := make(chan struct{})
+	go p.reap(done)
+	var work sync.WaitGroup
+	var failure error
+	var once sync.Once
+	for range min(receivers, p.Slots) {
+		work.Go(func() {
+			if err := p.work(p.Receivers()); err != nil {
+				once.Do(func() { failure = err })
+			}
+		})
+	}
+	work.Wait()
+	for range p.Slots {
+		p.slots <- struct{}{} // every slot is free again
+	}
+	close(done)
+	return failure
+}
+
+// Signal sends a signal to the process groups of all running programs.
+func (p *Pool) Signal(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pid := range p.running {
+		_ = unix.Kill(-pid, sig)
+	}
+}
+
+// Running returns how many programs run.
+func (p *Pool) Running() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.running)
+}
+
+// work receives connections and starts programs, one after the other.
+func (p *Pool) work(receive func(*Connection) error) error {
+	// The children have the signal mask of the thread that starts them.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	emptyMask()
+	var c Connection
+	for {
+		p.slots <- struct{}{} // nothing is received without a free slot
+		err := receive(&c)
+		started := false
+		switch {
+		case err == nil:
+			started = p.start(&c)
+			for _, fd := range c.FDs {
+				_ = unix.Close(fd)
+			}
+		case errors.Is(err, io.EOF), errors.Is(err, interrupt.ErrStopped):
+			<-p.slots
+			return nil
+		case p.Lost != nil && p.Lost(err):
+			p.trouble(fmt.Errorf("a connection is lost: %w", err))
+		default:
+			<-p.slots
+			return err
+		}
+		if !started {
+			<-p.slots
+		}
+	}
+}
+
+func (p *Pool) trouble(err error) {
+	if p.Trouble != nil {
+		p.Trouble(err)
+	}
+}
+
+// start starts the program on a connection. It keeps trying while the system is
+// short of processes, memory or descriptors.
+func (p *Pool) start(c *Connection) bool {
+	if len(c.FDs) == 0 {
+		p.trouble(errors.New("a message came without a descriptor"))
+		return false
+	}
+	if extra := len(c.FDs) - 1; extra > 0 {
+		p.trouble(fmt.Errorf("a message came with %d more descriptors than one connection; they are closed", extra))
+	}
+	fd := c.FDs[0]
+	if err := setBlocking(fd); err != nil {
+		p.trouble(fmt.Errorf("a connection is lost: %w", err))
+		return false
+	}
+	env := p.Environ.For(fd, c.Payload)
+	for pause := time.Duration(0); ; {
+		err := p.spawn(fd, env)
+		switch {
+		case err == nil:
+			return true
+		case !temporary(err):
+			p.trouble(fmt.Errorf("a connection is lost: %w", notRunnable(p.Program.Args[0], err)))
+			return false
+		case pause == 0:
+			p.trouble(fmt.Errorf("cannot start %s yet, trying again: %w", p.Program.Args[0], err))
+		}
+		pause = min(max(2*pause, 10*time.Millisecond), time.Second)
+		time.Sleep(pause)
+	}
+}
+
+func temporary(err error) bool {
+	switch err {
+	case unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.ETXTBSY:
+		return true
+	}
+	return false
+}
+
+// spawn starts the program in a process group of its own, so that signals reach
+// what it starts, too. ForkExec is a vfork: the child borrows this process's memory
+// until it executes the program, whatever size that memory has.
+func (p *Pool) spawn(fd int, env []string) error {
+	p.mu.Lock()
+	p.starting++
+	p.mu.Unlock()
+	begin := time.Now()
+	pid, err := syscall.ForkExec(p.Program.Path, p.Program.Args, &syscall.ProcAttr{
+		Env:   env,
+		Files: []uintptr{uintptr(fd), uintptr(fd), 2},
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	})
+	p.mu.Lock()
+	p.starting--
+	defer func() {
+		if p.starting == 0 {
+			clear(p.early) // what is left were never ours
+		}
+		p.mu.Unlock()
+	}()
+	if err != nil {
+		return err
+	}
+	select {
+	case p.spawned <- struct{}{}:
+	default:
+	}
+	run := &Run{PID: pid, Env: env, Begin: begin, Running: len(p.running) + 1}
+	if p.Started != nil {
+		// Under the lock, so that its line comes before that of Ended.
+		p.Started(run)
+	}
+	run.Env = nil
+	p.running[pid] = run
+	if e, ended := p.early[pid]; ended {
+		delete(p.early, pid)
+		p.finish(pid, e)
+	}
+	return nil
+}
+
+// finish enters the end of a program. The lock is held.
+func (p *Pool) finish(pid int, e ending) {
+	run, ours := p.running[pid]
+	if !ours {
+		if p.starting > 0 {
+			p.early[pid] = e
+		}
+		return
+	}
+	delete(p.running, pid)
+	run.Status, run.Took, run.Running = e.status, e.at.Sub(run.Begin), len(p.running)
+	if p.Ended != nil {
+		p.Ended(run)
+	}
+	<-p.slots
+}
+
+// reap waits for the programs until done is closed.
+func (p *Pool) reap(done chan struct{}) {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case err == nil:
+			e := ending{status, time.Now()}
+			p.mu.Lock()
+			p.finish(pid, e)
+			p.mu.Unlock()
+		case err == syscall.EINTR:
+		default: // ECHILD: wait until there is a child
+			select {
+			case <-p.spawned:
+			case <-done:
+				return
+			}
+		}
+	}
+}
+
+// handleIgnoredSignals takes over the signals that this process was started with
+// as ignored, as nohup and the shell's & do it. They remain without effect here,
+// but programs get them with their default: what is ignored stays ignored through
+// execve, what has a handler does not.
+func handleIgnoredSignals() {
+	for sig := 1; sig <= lastSignal; sig++ {
+		if act, ok := disposition(sig); ok && act.handler == ignored {
+			signal.Notify(make(chan os.Signal, 1), syscall.Signal(sig))
+		}
+	}
+}

@@ -1,0 +1,84 @@
+//go:build linux
+
+// Package exec runs programs on connections that came as descriptors: in place
+// of this process, or in a pool.
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	osexec "os/exec"
+
+	"golang.org/x/sys/unix"
+
+	"fdkit/internal/hint"
+)
+
+// Program is a program to be run, with its arguments.
+type Program struct {
+	Path string   // of the executable file
+	Args []string // argv, the name it was called by first
+}
+
+// NotRunnableError says that a program cannot be run.
+type NotRunnableError struct {
+	Name string
+	// NotFound tells that there is no such file (the shell's exit status 127);
+	// otherwise it is there and cannot be executed (126).
+	NotFound bool
+	Err      error
+}
+
+func (e *NotRunnableError) Error() string { return fmt.Sprintf("cannot run %s: %v", e.Name, e.Err) }
+
+func (e *NotRunnableError) Unwrap() error { return e.Err }
+
+// Find looks the program up as the shell does: in PATH, unless its name has a
+// slash. Its error is a *NotRunnableError.
+func Find(name string, args ...string) (*Program, error) {
+	path, err := osexec.LookPath(name)
+	if errors.Is(err, osexec.ErrDot) {
+		err = nil // PATH names the current directory: the user's wish, as in the shell
+	}
+	if err == nil {
+		// LookPath has checked the mode bits; access(2) also knows of mounts
+		// with noexec and of access control lists.
+		if err = unix.Access(path, unix.X_OK); err == nil {
+			return &Program{Path: path, Args: append([]string{name}, args...)}, nil
+		}
+	}
+	return nil, notRunnable(name, err)
+}
+
+func notRunnable(name string, err error) error {
+	e := &NotRunnableError{Name: name, Err: err}
+	switch {
+	case errors.Is(err, osexec.ErrNotFound):
+		e.NotFound, e.Err = true, errors.New("not found in PATH")
+		if _, statErr := os.Stat(name); statErr == nil {
+			e.Err = hint.Wrap(e.Err, "a program in the current directory is written ./"+name)
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		e.NotFound, e.Err = true, unix.ENOENT
+		if _, statErr := os.Stat(name); statErr == nil {
+			e.Err = hint.Wrap(e.Err, "the file is there, but the interpreter that its first line names is not")
+		}
+	case errors.Is(err, unix.ENOEXEC):
+		e.Err = hint.Wrap(unix.ENOEXEC, "a script needs a first line such as #!/bin/sh")
+	case errors.Is(err, fs.ErrPermission):
+		e.Err = unix.EACCES
+		if info, statErr := os.Stat(name); statErr == nil && info.IsDir() {
+			e.Err = unix.EISDIR
+		} else if statErr == nil && info.Mode()&0o111 == 0 {
+			e.Err = hint.Wrap(unix.EACCES, "chmod +x makes it executable")
+		}
+	default:
+		var lookup *osexec.Error
+		if errors.As(err, &lookup) {
+			e.Err = lookup.Err
+		}
+	}
+	return e
+}

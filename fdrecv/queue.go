@@ -1,0 +1,119 @@
+//go:build linux
+
+// Package fdrecv receives descriptors from other processes, through queues that
+// fdkit's commands and package fdsend send to.
+//
+// The package reserves real-time signal 63: with it, Close ends system calls
+// that wait in other goroutines.
+package fdrecv
+
+import (
+	"io/fs"
+	"iter"
+	"time"
+
+	"fdkit/internal/interrupt"
+	"fdkit/internal/queue"
+	"fdkit/internal/scm"
+)
+
+// ErrEnded is returned by Open if the sender has ended already, so that nothing
+// can come. It wraps io.EOF.
+var ErrEnded = queue.ErrEnded
+
+// ErrStopped is returned by calls that Close has ended.
+var ErrStopped = interrupt.ErrStopped
+
+// LostError says that a message came without all of its descriptors
+// (MSG_CTRUNC, recvmsg(2)): this process was at its RLIMIT_NOFILE, or a security
+// module refused one. What did come has been closed.
+type LostError = scm.LostError
+
+// Options say how a queue is opened. The zero value is good.
+type Options struct {
+	// Wait bounds how long to wait for the queue: for the sender to write to the
+	// pipe, for somebody else to make the named queue, for a foreign program to
+	// listen. With 0 a named queue that is not there is made, a pipe is waited
+	// for as long as somebody holds its other end, and a foreign program that is
+	// not there is an error.
+	Wait time.Duration
+	// Mode is the permission bits of a named queue that Open makes: who may
+	// write may attach. 0 means 0600.
+	Mode fs.FileMode
+	// UID and GID own a named queue that Open makes; nil means this process's
+	// own. A queue that is there already must have been made by this process's
+	// user, by root or by UID.
+	UID, GID *int
+	// Notice, if not nil, is told at most once why Open takes long.
+	Notice func(text string)
+}
+
+// Queue is this process's part in a queue that it receives from. Its methods may
+// be called by several goroutines.
+type Queue struct{ q *queue.Queue }
+
+// Open opens the queue that spec names:
+//
+//   - "" is stdin, which must be a shell pipe from a sender or a Unix socket.
+//     Open takes descriptor 0 over and leaves /dev/null in its place. The pipe
+//     keeps what the sender wrote to it, for the next receiver.
+//   - a path, or @NAME for an abstract name, is a named queue. It is made if it
+//     is not there; all who open it share it.
+//   - unix:PATH and unix-seqpacket:PATH connect to a foreign program's socket of
+//     that type (unix: is a stream), unix-listen:PATH waits for one to connect,
+//     unix-dgram:PATH receives datagrams there.
+//   - fd:N is an inherited descriptor, which Open takes over.
+func Open(spec string, o Options) (*Queue, error) {
+	q, err := queue.OpenReceive(spec, queue.Options(o))
+	if err != nil {
+		return nil, err
+	}
+	return &Queue{q}, nil
+}
+
+// Close ends all calls of the queue's Receivers, and gives up this process's
+// part in the queue. Messages that nobody else can receive any more are
+// discarded, their descriptors closed; lost is how many those were. Further calls
+// return the same.
+func (q *Queue) Close() (lost int, err error) { return q.q.Close() }
+
+// Stop ends all calls of the queue's Receivers with ErrStopped and lets no
+// further one begin. When it returns, everything that was received has been
+// returned by a call. The queue stays open.
+func (q *Queue) Stop() { q.q.Calls.Stop() }
+
+// Receiver receives messages from a queue. It is for one goroutine at a time; a
+// queue can have many.
+type Receiver struct{ r *scm.Receiver }
+
+// Receiver returns a new Receiver.
+func (q *Queue) Receiver() *Receiver { return &Receiver{scm.NewReceiver(q.q.FD, &q.q.Calls)} }
+
+// Message is one message.
+type Message struct {
+	// Payload is what came with the descriptors, cut to 3776 bytes. It is valid
+	// until the Receiver's next Receive.
+	Payload []byte
+	// FDs are the descriptors, which the caller owns and must close. They are
+	// close-on-exec. There may be none: a foreign sender's mistake. The slice is
+	// valid until the Receiver's next Receive.
+	FDs []int
+}
+
+// Receive waits for the next message and stores it in m. It allocates nothing.
+//
+// Of all Receivers that wait on one queue, in any number of processes, each
+// message wakes one, the one that has waited longest. The error is io.EOF when
+// no sender is left and the queue is empty, ErrStopped after Stop or Close, and
+// a *LostError when a message came without its descriptors, after which the next
+// message can be received.
+func (r *Receiver) Receive(m *Message) error {
+	return r.r.Receive((*scm.Message)(m))
+}
+
+// Close closes the message's descriptors.
+func (m *Message) Close() { (*scm.Message)(m).Close() }
+
+// Vars yields the variables in the payload, as names and values. A payload that
+// does not begin with FDKIT=1 and a NUL byte has none.
+func (m *Message) Vars() iter.Seq2[string, string] { return scm.Vars(m.Payload) }

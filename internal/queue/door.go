@@ -1,0 +1,153 @@
+//go:build linux
+
+package queue
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fdkit/internal/interrupt"
+	"fdkit/internal/scm"
+)
+
+// The variables of the attach protocol, fdkit-protocol(7).
+const (
+	attachVar   = "ATTACH"   // asks for the queue; its value is the token
+	attachedVar = "ATTACHED" // grants it; its value proves who answers
+	refusedVar  = "REFUSED"  // refuses it; its value is the reason
+	fdNamesVar  = "FDNAMES"  // what the descriptors are, between colons
+)
+
+const (
+	answerTime  = 2 * time.Second // for either side of the attach protocol
+	doorBacklog = 128             // newcomers at once
+)
+
+// A door lets newcomers attach: it listens on sockets and answers each
+// connection with descriptors.
+type door struct {
+	calls  interrupt.Calls
+	done   sync.WaitGroup
+	answer func(conn int, request []byte) (reply []byte, fds []int, after func())
+}
+
+// open answers on the listening socket fd until shut.
+func (d *door) open(fd int) {
+	d.done.Go(func() {
+		busy := make(chan struct{}, 64) // newcomers that are slow to ask
+		for {
+			conn, err := d.accept(fd)
+			if err != nil {
+				return
+			}
+			busy <- struct{}{}
+			d.done.Go(func() {
+				d.serve(conn)
+				_ = unix.Close(conn)
+				<-busy
+			})
+		}
+	})
+}
+
+// accept sleeps in accept4(2) itself, so that of all processes that share a door
+// one is woken. It returns an error only when the door is shut.
+func (d *door) accept(fd int) (int, error) {
+	if err := d.calls.Enter(); err != nil {
+		return -1, err
+	}
+	defer d.calls.Exit()
+	for {
+		conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err == nil {
+			return conn, nil
+		}
+		if d.calls.Stopped() {
+			return -1, interrupt.ErrStopped
+		}
+		if err != unix.EINTR && err != unix.ECONNABORTED {
+			time.Sleep(20 * time.Millisecond) // EMFILE and the like heal with time
+		}
+	}
+}
+
+func (d *door) serve(conn int) {
+	request, fds, err := receiveWithin(conn, answerTime)
+	closeAll(fds...) // nobody needs to send us any
+	if err != nil {
+		return // it went away: a probe, or one that was killed
+	}
+	reply, fds, after := d.answer(conn, request)
+	// One message into an empty socket: it never blocks.
+	_ = scm.NewSender(conn, &interrupt.Calls{}).Send(reply, fds...)
+	if after != nil {
+		after()
+	}
+}
+
+// shut stops answering and returns when the last answer is given.
+func (d *door) shut() {
+	d.calls.Stop()
+	d.done.Wait()
+}
+
+// knock asks at conn, a connection to a door, for a queue. It returns errNoAnswer
+// if the other side goes away or is silent, and its reason if it refuses.
+func knock(conn int, token string, limit time.Duration) (reply []byte, fds []int, err error) {
+	request := scm.AppendVar([]byte(scm.Begin), attachVar, token)
+	if err := scm.NewSender(conn, &interrupt.Calls{}).Send(request); err != nil {
+		return nil, nil, errNoAnswer
+	}
+	reply, fds, err = receiveWithin(conn, limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	if reason, ok := scm.Var(reply, refusedVar); ok {
+		closeAll(fds...)
+		return nil, nil, errors.New("refused: " + reason)
+	}
+	return reply, fds, nil
+}
+
+func receiveWithin(fd int, limit time.Duration) (payload []byte, fds []int, err error) {
+	ready, err := readable(fd, limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !ready {
+		return nil, nil, errNoAnswer
+	}
+	var m scm.Message
+	came, err := scm.NewReceiver(fd, &interrupt.Calls{}).ReceiveNow(&m)
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || err == nil && !came {
+		return nil, nil, errNoAnswer
+	}
+	return m.Payload, m.FDs, err
+}
+
+// readable waits until fd can be read or is at its end, at most for limit; a
+// negative limit is none.
+func readable(fd int, limit time.Duration) (bool, error) {
+	deadline := time.Now().Add(limit)
+	for {
+		timeout := -1
+		if limit >= 0 {
+			timeout = int(max(time.Until(deadline), 0).Milliseconds()) + 1
+		}
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, timeout)
+		switch {
+		case err == nil && n == 0:
+			return false, nil
+		case err == nil:
+			return true, nil
+		case err != unix.EINTR:
+			return false, os.NewSyscallError("poll", err)
+		}
+	}
+}

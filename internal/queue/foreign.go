@@ -1,0 +1,132 @@
+//go:build linux
+
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"fdkit/internal/hint"
+	"fdkit/internal/unixpath"
+)
+
+// openForeign opens a queue to a program that is no fdkit command, at a Unix
+// socket.
+func openForeign(kind, path string, o Options, sending bool) (*Queue, error) {
+	types := map[string]int{
+		"unix": unix.SOCK_STREAM, "unix-listen": unix.SOCK_STREAM,
+		"unix-seqpacket": unix.SOCK_SEQPACKET, "unix-dgram": unix.SOCK_DGRAM,
+	}
+	typ, known := types[kind]
+	if !known {
+		return nil, hint.Wrap(fmt.Errorf("there is no kind of queue %q", kind),
+			"a queue is /PATH, ./PATH, @NAME, unix:PATH, unix-listen:PATH, unix-seqpacket:PATH, unix-dgram:PATH or fd:N")
+	}
+	if err := unixpath.Check(path); err != nil {
+		return nil, err
+	}
+	var fd int
+	var err error
+	switch {
+	case kind == "unix-listen":
+		fd, err = acceptOne(path, o)
+	case kind == "unix-dgram" && !sending:
+		return receiveDatagrams(path, o)
+	default:
+		patience := o.patience()
+		for {
+			fd, err = connect(path, typ)
+			absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EAGAIN)
+			if !absent || o.Wait == 0 || !patience.again(err) {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	q, err := overSocket(fd, sending)
+	if err != nil {
+		closeAll(fd)
+	}
+	return q, err
+}
+
+func connect(path string, typ int) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	// A full backlog makes connect(2) wait, at most as long as SO_SNDTIMEO says,
+	// socket(7).
+	timeout := unix.NsecToTimeval(answerTime.Nanoseconds())
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout)
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	if err == nil {
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{})
+	}
+	if err != nil {
+		closeAll(fd)
+		return -1, os.NewSyscallError("connect", err)
+	}
+	return fd, nil
+}
+
+// acceptOne binds path and waits for one program to connect.
+func acceptOne(path string, o Options) (int, error) {
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	defer closeAll(listener)
+	if err := unixpath.Bind(listener, path, o.access(), 1); err != nil {
+		return -1, err
+	}
+	if !unixpath.Abstract(path) {
+		if id, err := unixpath.Identify(path); err == nil {
+			defer unixpath.Remove(path, id)
+		}
+	}
+	if o.Wait > 0 {
+		if ready, err := readable(listener, o.Wait); err != nil {
+			return -1, err
+		} else if !ready {
+			return -1, errors.New("nobody has connected in time")
+		}
+	}
+	for {
+		conn, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		if err != unix.EINTR {
+			return conn, os.NewSyscallError("accept4", err)
+		}
+	}
+}
+
+// receiveDatagrams binds path for datagrams from any program.
+func receiveDatagrams(path string, o Options) (*Queue, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := unixpath.Bind(fd, path, o.access(), 0); err != nil {
+		closeAll(fd)
+		return nil, err
+	}
+	q := &Queue{FD: fd}
+	if !unixpath.Abstract(path) {
+		id, err := unixpath.Identify(path)
+		if err != nil {
+			closeAll(fd)
+			return nil, err
+		}
+		q.leave = func() (int, error) {
+			unixpath.Remove(path, id)
+			return 0, nil
+		}
+	}
+	return q, nil
+}

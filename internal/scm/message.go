@@ -1,0 +1,59 @@
+//go:build linux
+
+// Package scm sends and receives descriptors over Unix sockets (SCM_RIGHTS,
+// unix(7)) and has the payload format that travels with them. It is the only
+// code of fdkit that calls sendmsg(2) and recvmsg(2).
+package scm
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// MaxFDs is SCM_MAX_FD of unix(7): sendmsg(2) fails with EINVAL above it.
+	MaxFDs = 253
+	// MaxPayload is the largest payload in bytes. With the kernel's own part a
+	// larger one needs a buffer of the next size class, which costs twice the
+	// room in the queue.
+	MaxPayload = 3776
+)
+
+// ErrGone says that no receiver is left at the other end.
+var ErrGone = errors.New("no receiver is left")
+
+// LostError says that a message came without all of its descriptors
+// (MSG_CTRUNC): the process was out of descriptors, or a security module
+// refused one. What did come was closed.
+type LostError struct {
+	Came int // descriptors that came and were closed
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("descriptors were lost on the way (MSG_CTRUNC), %d that came closed: "+
+		"out of descriptors, or refused by a security module", e.Came)
+}
+
+// Message is one message as received.
+type Message struct {
+	// Payload is what came with the descriptors, cut to MaxPayload bytes. It is
+	// overwritten by the Receiver's next Receive.
+	Payload []byte
+	// FDs are the descriptors, close-on-exec, owned by whoever called Receive.
+	// The slice is overwritten by the next Receive, the descriptors stay open.
+	FDs []int
+}
+
+// Close closes all descriptors of m.
+func (m *Message) Close() {
+	closeAll(m.FDs)
+	m.FDs = nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}

@@ -1,0 +1,155 @@
+//go:build linux
+
+package scm
+
+import (
+	"io"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"fdkit/internal/interrupt"
+)
+
+const (
+	scmPIDFD = 4 // SCM_PIDFD, linux/socket.h since 6.5; x/sys has no name for it
+
+	// Room for MaxFDs descriptors, and for what a foreign process may have
+	// asked for on a shared socket: credentials, a pidfd, a security label.
+	controlSize = (16 + 4*MaxFDs + 7) + (16 + unix.SizeofUcred) + (16 + 8) + (16 + 256)
+)
+
+// Receiver receives messages from a Unix socket. It is for one goroutine at a
+// time; any number of Receivers may share a socket.
+type Receiver struct {
+	fd      int
+	calls   *interrupt.Calls
+	header  unix.Msghdr
+	iov     unix.Iovec
+	payload [MaxPayload]byte
+	control [(controlSize + 7) / 8]uint64 // aligned as struct cmsghdr wants it
+	fds     [MaxFDs]int
+}
+
+// NewReceiver returns a Receiver for the socket fd, which stays the caller's.
+// Receive ends with interrupt.ErrStopped when calls are stopped.
+func NewReceiver(fd int, calls *interrupt.Calls) *Receiver {
+	r := &Receiver{fd: fd, calls: calls}
+	r.iov.Base = &r.payload[0]
+	r.iov.SetLen(len(r.payload))
+	r.header.Iov = &r.iov
+	r.header.SetIovlen(1)
+	r.header.Control = (*byte)(unsafe.Pointer(&r.control[0]))
+	return r
+}
+
+// Receive waits for the next message and stores it in m.
+//
+// It sleeps in recvmsg(2) itself: of several processes that sleep there on one
+// SOCK_SEQPACKET queue each message wakes exactly one, the one that has waited
+// longest, where poll(2) would wake them all. It returns io.EOF when no sender
+// is left and the queue is empty, and a *LostError if descriptors were lost.
+func (r *Receiver) Receive(m *Message) error {
+	if err := r.calls.Enter(); err != nil {
+		return err
+	}
+	defer r.calls.Exit()
+	for {
+		n, errno := r.recvmsg(0)
+		switch errno {
+		case 0:
+			done, err := r.take(m, n)
+			if done {
+				return err
+			}
+		case unix.EINTR:
+			if r.calls.Stopped() {
+				return interrupt.ErrStopped
+			}
+		case unix.EAGAIN:
+			// Someone who shares this open file description has set O_NONBLOCK.
+			if err := r.calls.Poll(r.fd, unix.POLLIN); err != nil {
+				return err
+			}
+		case unix.ECONNRESET:
+			// A sender closed its end with something from us unread, unix(7). It
+			// is said once; what it had sent before is still in the queue.
+		default:
+			return os.NewSyscallError("recvmsg", errno)
+		}
+	}
+}
+
+// ReceiveNow is Receive for a queue that may be empty: it never waits, and
+// returns false if there is no message.
+func (r *Receiver) ReceiveNow(m *Message) (bool, error) {
+	for {
+		n, errno := r.recvmsg(unix.MSG_DONTWAIT)
+		switch errno {
+		case 0:
+			if done, err := r.take(m, n); done {
+				return err == nil, err
+			}
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false, nil
+		default:
+			return false, os.NewSyscallError("recvmsg", errno)
+		}
+	}
+}
+
+func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
+	r.header.SetControllen(len(r.control) * 8)
+	r.header.Flags = 0
+	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(r.fd),
+		uintptr(unsafe.Pointer(&r.header)), flags|unix.MSG_CMSG_CLOEXEC)
+	return int(n), errno
+}
+
+// take turns what recvmsg has stored into m. It returns false for an empty
+// message, which is to be passed over.
+func (r *Receiver) take(m *Message, n int) (bool, error) {
+	m.Payload, m.FDs = r.payload[:n], r.descriptors()
+	if r.header.Flags&unix.MSG_CTRUNC != 0 {
+		lost := &LostError{Came: len(m.FDs)}
+		m.Close()
+		return true, lost
+	}
+	if n > 0 || len(m.FDs) > 0 {
+		return true, nil
+	}
+	// Nothing came: the end, or a message of zero bytes, which only the state
+	// of the socket tells apart.
+	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLRDHUP}}
+	if _, err := unix.Poll(fds, 0); err != nil || fds[0].Revents != 0 {
+		return true, io.EOF
+	}
+	return false, nil
+}
+
+// descriptors collects the descriptors of all control messages.
+func (r *Receiver) descriptors() []int {
+	fds := r.fds[:0]
+	rest := unsafe.Slice((*byte)(unsafe.Pointer(&r.control[0])), r.header.Controllen)
+	for len(rest) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
+		size := int(h.Len)
+		if size < unix.SizeofCmsghdr || size > len(rest) {
+			break
+		}
+		data := rest[unix.CmsgLen(0):size]
+		switch {
+		case h.Level != unix.SOL_SOCKET:
+		case h.Type == unix.SCM_RIGHTS:
+			for ; len(data) >= 4; data = data[4:] {
+				fds = append(fds, int(*(*int32)(unsafe.Pointer(&data[0]))))
+			}
+		case h.Type == scmPIDFD && len(data) >= 4:
+			_ = unix.Close(int(*(*int32)(unsafe.Pointer(&data[0])))) // asked for by someone else
+		}
+		rest = rest[min(unix.CmsgSpace(size-unix.CmsgLen(0)), len(rest)):]
+	}
+	return fds
+}

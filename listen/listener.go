@@ -1,0 +1,234 @@
+//go:build linux
+
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"fdkit/internal/fdinfo"
+	"fdkit/internal/hint"
+	"fdkit/internal/interrupt"
+	"fdkit/internal/unixpath"
+)
+
+// DefaultBacklog is the default length of the accept backlog, in connections;
+// the kernel cuts it to net.core.somaxconn, listen(2).
+const DefaultBacklog = 4096
+
+// Options say how addresses are bound.
+type Options struct {
+	Backlog int // connections that may wait to be accepted; 0 means DefaultBacklog
+}
+
+// Listener is a listening socket.
+type Listener struct {
+	fd       int
+	calls    interrupt.Calls
+	local    fdinfo.Address
+	wildcard bool              // connections can have other local addresses
+	file     unixpath.Identity // of the socket file that Close removes
+}
+
+// Listen binds an address and listens there. The name of a host with several
+// addresses gives a Listener for each. An inherited descriptor is taken over; it
+// must be listening.
+func Listen(a Address, o Options) ([]*Listener, error) {
+	if o.Backlog == 0 {
+		o.Backlog = DefaultBacklog
+	}
+	var ls []*Listener
+	var err error
+	switch a.Kind {
+	case Inherited:
+		ls, err = inherit(a.FD)
+	case Unix:
+		ls, err = listenUnix(a.Path, o)
+	default:
+		ls, err = listenTCP(a, o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot bind %v: %w", a, err)
+	}
+	return ls, nil
+}
+
+func listenTCP(a Address, o Options) (ls []*Listener, err error) {
+	if a.Host == "" && a.Version == 0 {
+		l, err := bindIP(netip.IPv6Unspecified(), a.Port, true, o)
+		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
+			l, err = bindIP(netip.IPv4Unspecified(), a.Port, false, o) // a machine without IPv6
+		}
+		return []*Listener{l}, err
+	}
+	var ips []netip.Addr
+	switch {
+	case a.Host != "":
+		if ips, err = a.resolve(); err != nil {
+			return nil, err
+		}
+	case a.Version == 4:
+		ips = []netip.Addr{netip.IPv4Unspecified()}
+	default:
+		ips = []netip.Addr{netip.IPv6Unspecified()}
+	}
+	for _, ip := range ips {
+		l, err := bindIP(ip, a.Port, false, o)
+		if err != nil {
+			for _, l := range ls {
+				l.Close()
+			}
+			return nil, err
+		}
+		ls = append(ls, l)
+		a.Port = l.local.IP.Port() // a chosen port is the same for all addresses of a name
+	}
+	return ls, nil
+}
+
+func bindIP(ip netip.Addr, port uint16, dual bool, o Options) (*Listener, error) {
+	domain := unix.AF_INET
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: ip.Unmap().As4(), Port: int(port)}
+	if ip.Is6() && !ip.Is4In6() {
+		domain = unix.AF_INET6
+		zone, err := zoneID(ip.Zone())
+		if err != nil {
+			return nil, err
+		}
+		sa = &unix.SockaddrInet6{Addr: ip.As16(), Port: int(port), ZoneId: zone}
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	l, err := func() (*Listener, error) {
+		// So that a restart need not wait for TIME_WAIT to end, socket(7).
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+		if domain == unix.AF_INET6 {
+			only := 1
+			if dual {
+				only = 0
+			}
+			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
+				return nil, os.NewSyscallError("setsockopt", err)
+			}
+		}
+		if err := unix.Bind(fd, sa); err != nil {
+			return nil, bindError(err)
+		}
+		if err := unix.Listen(fd, o.Backlog); err != nil {
+			return nil, bindError(err)
+		}
+		return newListener(fd)
+	}()
+	if err != nil {
+		_ = unix.Close(fd)
+	}
+	return l, err
+}
+
+func bindError(err error) error {
+	switch err {
+	case unix.EADDRINUSE:
+		return hint.Wrap(err, "another process listens there; ss -ltnp shows which")
+	case unix.EACCES:
+		return hint.Wrap(err, "a port below 1024 is for root, or for CAP_NET_BIND_SERVICE (capabilities(7))")
+	case unix.EADDRNOTAVAIL:
+		return hint.Wrap(err, "no interface of this machine has that address; ip addr shows what they have")
+	}
+	return err
+}
+
+func zoneID(zone string) (uint32, error) {
+	if zone == "" {
+		return 0, nil
+	}
+	if i, err := net.InterfaceByName(zone); err == nil {
+		return uint32(i.Index), nil
+	}
+	var n uint32
+	if _, err := fmt.Sscanf(zone, "%d", &n); err != nil {
+		return 0, fmt.Errorf("there is no interface %q", zone)
+	}
+	return n, nil
+}
+
+func listenUnix(path string, o Options) ([]*Listener, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	err = unixpath.Bind(fd, path, unixpath.Access{UID: -1, GID: -1}, o.Backlog)
+	var l *Listener
+	if err == nil {
+		l, err = newListener(fd)
+	} else if errors.Is(err, unixpath.ErrLive) {
+		err = hint.Wrap(err, "another process serves this path; stop it or choose another")
+	}
+	if err == nil && !unixpath.Abstract(path) {
+		l.file, err = unixpath.Identify(path)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return []*Listener{l}, nil
+}
+
+func inherit(fd int) ([]*Listener, error) {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+		return nil, hint.Wrap(err, fmt.Sprintf("open it before: fdkit listen fd:%d %d<&...", fd, fd))
+	}
+	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	switch {
+	case errors.Is(err, unix.ENOTSOCK):
+		return nil, errors.New("it is no socket")
+	case err != nil:
+		return nil, os.NewSyscallError("getsockopt", err)
+	case listening == 0:
+		return nil, errors.New("it is a socket that does not listen")
+	}
+	l, err := newListener(fd)
+	return []*Listener{l}, err
+}
+
+func newListener(fd int) (*Listener, error) {
+	local, ok := fdinfo.LocalAddress(fd)
+	if !ok {
+		return nil, errors.New("its address is not known")
+	}
+	return &Listener{fd: fd, local: local, wildcard: local.IP.IsValid() && local.IP.Addr().IsUnspecified()}, nil
+}
+
+// String returns the bound address, with the port that the kernel chose.
+func (l *Listener) String() string { return l.local.String() }
+
+// Port returns the TCP port, or 0 if it has none.
+func (l *Listener) Port() uint16 { return l.local.IP.Port() }
+
+// Stop ends an Accept that is under way with ErrStopped and lets no further one
+// begin. When it returns, every connection that was accepted has been returned
+// by an Accept. The socket goes on listening: what comes waits in its backlog.
+func (l *Listener) Stop() { l.calls.Stop() }
+
+// Close stops the Listener, closes its socket and removes the socket file that
+// Listen made. Connections in the backlog are reset unless another process
+// holds the same socket.
+func (l *Listener) Close() {
+	l.Stop()
+	if l.file != (unixpath.Identity{}) {
+		// Under the lock, as another process may just be taking the path.
+		if unlock, err := unixpath.Lock(l.local.Path); err == nil {
+			defer unlock()
+		}
+		unixpath.Remove(l.local.Path, l.file)
+	}
+	_ = unix.Close(l.fd)
+}

@@ -1,0 +1,16 @@
+// Fdkit passes file descriptors between programs, through shell pipes and Unix
+// sockets: see fdkit(1).
+package main
+
+import (
+	"os"
+
+	"fdkit/cmd"
+)
+
+// version is set when a release is built.
+var version = "0.1.0-dev"
+
+func main() {
+	os.Exit(cmd.Run(cmd.New(version), os.Args))
+}
