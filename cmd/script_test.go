@@ -22,9 +22,13 @@ import (
 // TestMain gives the scripts, besides fdkit itself, the programs of tools_test.go.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"await":  await,
-		"dial":   dial,
-		"filter": filter,
+		"await":   await,
+		"burden":  burden,
+		"dial":    dial,
+		"filter":  filter,
+		"give":    give,
+		"gone":    gone,
+		"holding": holding,
 	})
 }
 

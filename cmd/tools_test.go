@@ -4,16 +4,21 @@ package cmd_test
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fdkit/fdrecv"
 	"fdkit/fdsend"
@@ -112,6 +117,78 @@ func exchange(address string, input []byte, hold string) ([]byte, error) {
 	return io.ReadAll(conn)
 }
 
+// gone waits until the processes are gone or zombies.
+func gone() {
+	deadline := time.Now().Add(10 * time.Second)
+	for _, pid := range os.Args[1:] {
+		for {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			_, state, _ := strings.Cut(string(stat), ") ")
+			if err != nil || strings.HasPrefix(state, "Z") {
+				break
+			}
+			if time.Now().After(deadline) {
+				fatal(fmt.Errorf("not gone within 10 s: %s", stat))
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// burden runs a command with all that a bad parent can leave to it: signals
+// ignored and blocked, and descriptor 9 open.
+func burden() {
+	runtime.LockOSThread()
+	for _, sig := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGPIPE, unix.SIGCHLD, unix.SIGTSTP, unix.SIGUSR1} {
+		signal.Ignore(sig)
+	}
+	var all unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	fatal(unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil))
+	fatal(unix.Dup2(2, 9))
+	path, err := exec.LookPath(os.Args[1])
+	fatal(err)
+	fatal(unix.Exec(path, os.Args[1:], os.Environ()))
+}
+
+// holding runs a command with a listening socket as descriptor 3, and holds the
+// socket all the while. It writes the socket's address to a file first.
+//
+//	holding FILE COMMAND [ARGUMENT...]
+func holding() {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	fatal(err)
+	fatal(os.WriteFile(os.Args[1], []byte(l.Addr().String()+"\n"), 0o666))
+	socket, err := l.(*net.TCPListener).File()
+	fatal(err)
+	command := exec.Command(os.Args[2], os.Args[3:]...)
+	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
+	command.ExtraFiles = []*os.File{socket}
+	fatal(command.Run())
+}
+
+// give sends descriptors to the queue behind stdout, as a foreign program
+// may: with no payload of ours, O_NONBLOCK set.
+//
+//	give ADDRESS...
+//
+// Each address is connected to, and the connection sent.
+func give() {
+	q, err := fdsend.Open(os.Getenv("TO"), fdsend.Options{Wait: 10 * time.Second})
+	fatal(err)
+	for _, address := range os.Args[1:] {
+		conn, err := net.Dial("tcp", address)
+		fatal(err)
+		file, err := conn.(*net.TCPConn).File()
+		fatal(err)
+		fatal(unix.SetNonblock(int(file.Fd()), true))
+		fatal(q.Sender().Send([]byte("x"), int(file.Fd())))
+	}
+	fatal(q.Drain(context.Background()))
+}
+
 // filter is a filter between queues, as fdkit's own will be: it passes on what it
 // receives, and says the payload's variable that its argument names.
 func filter() {
@@ -119,8 +196,13 @@ func filter() {
 	fatal(err)
 	to, err := fdsend.Open("", fdsend.Options{})
 	fatal(err)
+	interrupted := make(chan os.Signal, 1) // also where a shell's & has made INT ignored
+	signal.Notify(interrupted, unix.SIGINT)
 	go func() {
-		<-to.Gone()
+		select {
+		case <-to.Gone():
+		case <-interrupted:
+		}
 		os.Exit(0)
 	}()
 	receiver, sender := from.Receiver(), to.Sender()
