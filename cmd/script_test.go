@@ -21,7 +21,7 @@ import (
 
 // TestMain gives the scripts, besides fdkit itself, the programs of tools_test.go.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(run{m}, map[string]func(){
 		"await":   await,
 		"burden":  burden,
 		"dial":    dial,
@@ -32,19 +32,28 @@ func TestMain(m *testing.M) {
 	})
 }
 
+// run removes what fdkit has built when all tests have run.
+type run struct{ *testing.M }
+
+func (r run) Run() int {
+	defer os.RemoveAll(built)
+	return r.M.Run()
+}
+
+var built string // the directory that fdkit has made
+
 // fdkit builds the real program, once, and returns its directory.
-var fdkit = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "fdkit-test")
-	if err != nil {
+var fdkit = sync.OnceValues(func() (dir string, err error) {
+	if built, err = os.MkdirTemp("", "fdkit-test"); err != nil {
 		return "", err
 	}
-	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", filepath.Join(dir, "fdkit")}
+	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", filepath.Join(built, "fdkit")}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
 	build := exec.Command("go", append(args, "fdkit")...)
 	build.Stderr = os.Stderr
-	return dir, build.Run()
+	return built, build.Run()
 })
 
 // marker is a variable by which everything that a script has started is found.
@@ -57,7 +66,6 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatalf("go build fdkit: %v", err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {

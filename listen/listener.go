@@ -92,10 +92,12 @@ func listenTCP(a Address, o Options) (ls []*Listener, err error) {
 }
 
 func bindIP(ip netip.Addr, port uint16, dual bool, o Options) (*Listener, error) {
-	domain := unix.AF_INET
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: ip.Unmap().As4(), Port: int(port)}
-	if ip.Is6() && !ip.Is4In6() {
-		domain = unix.AF_INET6
+	ip = ip.Unmap()
+	domain := unix.AF_INET6
+	var sa unix.Sockaddr
+	if ip.Is4() {
+		domain, sa = unix.AF_INET, &unix.SockaddrInet4{Addr: ip.As4(), Port: int(port)}
+	} else {
 		zone, err := zoneID(ip.Zone())
 		if err != nil {
 			return nil, err

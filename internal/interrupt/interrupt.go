@@ -46,8 +46,11 @@ type Calls struct {
 // that may block. It keeps the goroutine on its thread until Exit. After Stop
 // it returns ErrStopped, and Exit must not be called.
 func (c *Calls) Enter() error {
-	reserve()
+	blocked := reserve()
 	runtime.LockOSThread()
+	if blocked {
+		_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &only, nil)
+	}
 	c.mu.Lock()
 	// Under the lock, so that Stop either sees this thread or is seen by it.
 	if c.stopped.Load() {
@@ -116,10 +119,23 @@ func (c *Calls) Poll(fd int, events int16) error {
 	}
 }
 
-var reserve = sync.OnceFunc(func() {
+// reserve takes the signal over. It tells whether this process was started with
+// the signal blocked, which all its threads inherit.
+var reserve = sync.OnceValue(func() (blocked bool) {
 	signal.Notify(make(chan os.Signal, 1), Signal) // nobody reads it: its effect is EINTR
 	withoutRestart()
+	var mask unix.Sigset_t
+	err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &mask)
+	const bits = 8 * unsafe.Sizeof(mask.Val[0])
+	return err != nil || mask.Val[(Signal-1)/syscall.Signal(bits)]&only.Val[(Signal-1)/syscall.Signal(bits)] != 0
 })
+
+// only is the set of just that signal.
+var only = func() (set unix.Sigset_t) {
+	const bits = 8 * unsafe.Sizeof(set.Val[0])
+	set.Val[(Signal-1)/syscall.Signal(bits)] = 1 << ((Signal - 1) % syscall.Signal(bits))
+	return set
+}()
 
 // sigaction is the kernel's struct of rt_sigaction(2), as amd64, arm64 and
 // riscv64 have it.
