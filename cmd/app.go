@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -25,6 +26,7 @@ func New(version string) *cli.App {
 			leaf(listenCommand()),
 			leaf(recvExecCommand()),
 			leaf(poolCommand()),
+			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,
 		// A slice flag's value may have commas in it.
@@ -69,6 +71,9 @@ func (e commandError) Unwrap() error { return e.error }
 func Run(app *cli.App, args []string) int {
 	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}
 	app.Writer, app.ErrWriter = os.Stdout, io.Discard
+	// The first timer makes the Go runtime open three descriptors, and it dies if
+	// it cannot: so while there are some.
+	time.AfterFunc(time.Hour, func() {}).Stop()
 	err := app.Run(args)
 	if err == nil {
 		return exitDone
@@ -92,7 +97,9 @@ var (
 func optionError(err error, name string) error {
 	text := err.Error()
 	see := name + " --help lists the options"
-	if m := wrongValue.FindStringSubmatch(text); m != nil {
+	if m := wrongValue.FindStringSubmatch(text); m != nil && m[3] == "parse error" {
+		err = usagef("option %s takes no value", dashed(m[2])) // only switches have no parser of ours
+	} else if m != nil {
 		err = usagef("option %s: %s", dashed(m[2]), m[3])
 	} else if option, ok := strings.CutPrefix(text, unknown); ok {
 		err = usageHint(see, "there is no option %s", dashed(option))

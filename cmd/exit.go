@@ -1,3 +1,5 @@
+//go:build linux
+
 package cmd
 
 import (
@@ -5,6 +7,7 @@ import (
 	"fmt"
 
 	"fdkit/exec"
+	"fdkit/fdsend"
 	"fdkit/internal/hint"
 )
 
@@ -44,7 +47,7 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.As(err, &status):
 		return int(status)
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, fdsend.ErrSpec):
 		return exitUsage
 	case errors.As(err, &program) && program.NotFound:
 		return exitNotFound

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 )
 
 // number is the value of an option that takes a whole number.
@@ -87,7 +88,7 @@ type owner struct{ uid, gid *int }
 
 func (o *owner) Set(text string) error {
 	userName, groupName, hasGroup := strings.Cut(text, ":")
-	if userName == "" && groupName == "" {
+	if userName == "" && groupName == "" || hasGroup && groupName == "" {
 		return fmt.Errorf("%q is no USER[:GROUP]", text)
 	}
 	o.uid, o.gid = nil, nil
@@ -166,6 +167,23 @@ func queueFlags() []cli.Flag {
 	}
 }
 
+// inherited tells whether descriptor fd came from the parent process. One that
+// this process has opened itself is close-on-exec, and nothing that a user could
+// mean.
+func inherited(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
+}
+
+// checkQueue checks the descriptor that option --to or --from may name.
+func checkQueue(c *cli.Context, option string) error {
+	number, isFD := strings.CutPrefix(c.String(option), "fd:")
+	if fd, err := strconv.Atoi(number); isFD && err == nil && !inherited(fd) {
+		return usageHint("the shell opens it: fdkit ... "+number+"<&...", "option --%s fd:%d: descriptor %d is not open", option, fd, fd)
+	}
+	return nil
+}
+
 // receiveFlags are the options of the commands that receive.
 func receiveFlags() []cli.Flag {
 	return append([]cli.Flag{
@@ -181,6 +199,7 @@ type queueOptions struct {
 	Mode     fs.FileMode
 	UID, GID *int
 	Notice   func(text string)
+	Stop     <-chan struct{}
 }
 
 func queueOptionsOf(c *cli.Context, log logger) queueOptions {

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -49,18 +47,24 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	// From here on the signals are ours: none may leave a socket file behind.
-	stop := make(chan os.Signal, 2)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-
+	signals := endings()
 	listeners, err := listenAll(addresses, listen.Options{Backlog: numberOf(c, "backlog")})
 	if err != nil {
 		return err
 	}
 	defer closeListeners(listeners)
 	warnBacklog(c, log)
-	q, err := unlessStopped(stop, func() (*fdsend.Queue, error) {
-		return fdsend.Open(c.String("to"), fdsend.Options(queueOptionsOf(c, log)))
-	})
+	if err := checkQueue(c, "to"); err != nil {
+		return err
+	}
+	var q *fdsend.Queue
+	if unless(signals, func(stop <-chan struct{}) {
+		o := fdsend.Options(queueOptionsOf(c, log))
+		o.Stop = stop
+		q, err = fdsend.Open(c.String("to"), o)
+	}) != nil && err != nil {
+		return nil // told to end before it began
+	}
 	if err != nil {
 		return err
 	}
@@ -72,7 +76,7 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	s := service{log: log, listeners: listeners, queue: q}
-	return s.run(stop)
+	return s.run(signals)
 }
 
 func parseAddresses(operands []string) (addresses []listen.Address, err error) {
@@ -86,6 +90,9 @@ func parseAddresses(operands []string) (addresses []listen.Address, err error) {
 		a, err := listen.ParseAddress(operand)
 		if err != nil {
 			return nil, usagef("address %s: %w", operand, err)
+		}
+		if a.Kind == listen.Inherited && !inherited(a.FD) {
+			return nil, usageHint("a parent process or a supervisor opens it", "address %s: descriptor %d is not open", operand, a.FD)
 		}
 		addresses = append(addresses, a)
 	}
@@ -131,7 +138,8 @@ type outputs struct {
 
 func outputsOf(c *cli.Context) (outputs, error) {
 	o := outputs{numberOf(c, "address-fd"), numberOf(c, "ready-fd"), c.Bool("1")}
-	toStdout := c.String("to") == ""
+	to := c.String("to")
+	toStdout := to == "" || to == "fd:1"
 	if o.port && toStdout {
 		return o, usageHint("-1 goes with --to QUEUE", "option -1: stdout is the queue")
 	}
@@ -142,14 +150,17 @@ func outputsOf(c *cli.Context) (outputs, error) {
 		if out.fd < 0 {
 			continue
 		}
-		if out.fd == 1 && toStdout {
-			return o, usagef("option %s: stdout is the queue", out.option)
+		if out.fd == 1 && toStdout || to == fmt.Sprintf("fd:%d", out.fd) {
+			return o, usageHint(fmt.Sprintf("%s 3 3>FILE, or --to QUEUE", out.option), "option %s: descriptor %d is the queue", out.option, out.fd)
 		}
 		flags, err := unix.FcntlInt(uintptr(out.fd), unix.F_GETFL, 0)
-		if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY {
+		if err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY || !inherited(out.fd) {
 			return o, usageHint(fmt.Sprintf("open it in the shell: %s %d %d>FILE", out.option, out.fd, out.fd),
 				"option %s: descriptor %d is not open for writing", out.option, out.fd)
 		}
+	}
+	if o.addresses >= 0 && o.addresses == o.ready {
+		return o, usagef("option --ready-fd: descriptor %d is that of --address-fd", o.ready)
 	}
 	return o, nil
 }
@@ -179,7 +190,16 @@ func writeAndClose(fd int, text string) error {
 		return nil
 	}
 	_, err := unix.Write(fd, []byte(text))
-	if fd > 2 {
+	switch {
+	case fd == 2: // goes on as the log
+	case fd < 2:
+		// Something must stay there, or the next descriptor would be stdin or stdout.
+		null, openErr := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if openErr == nil {
+			_ = unix.Dup3(null, fd, 0)
+			_ = unix.Close(null)
+		}
+	default:
 		_ = unix.Close(fd)
 	}
 	return err
@@ -193,7 +213,7 @@ type service struct {
 }
 
 // run serves until a signal comes, no receiver is left or a call fails.
-func (s *service) run(stop <-chan os.Signal) error {
+func (s *service) run(signals <-chan os.Signal) error {
 	ends := make(chan error, len(s.listeners))
 	for _, l := range s.listeners {
 		go func() { ends <- l.Serve(s.queue.Sender(), s.events(l)) }()
@@ -211,9 +231,9 @@ func (s *service) run(stop <-chan os.Signal) error {
 		}
 	}
 	select {
-	case <-stop:
+	case <-signals:
 		closeListeners(s.listeners)
-		ctx, cancel := s.untilSecond(stop)
+		ctx, cancel := s.untilSecond(signals)
 		defer cancel()
 		// What is in hand is sent, and what is queued received.
 		for serving > 0 && ctx.Err() == nil {
@@ -242,7 +262,7 @@ func (s *service) run(stop <-chan os.Signal) error {
 
 // untilSecond returns a context that ends with the second signal or when no
 // receiver is left, and says what is waited for if that takes long.
-func (s *service) untilSecond(stop <-chan os.Signal) (context.Context, context.CancelFunc) {
+func (s *service) untilSecond(signals <-chan os.Signal) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer cancel()
@@ -251,7 +271,7 @@ func (s *service) untilSecond(stop <-chan os.Signal) (context.Context, context.C
 			select {
 			case <-patience:
 				s.log.notice("waiting for receivers to take what was accepted; a second signal ends this")
-			case <-stop:
+			case <-signals:
 				return
 			case <-s.queue.Gone():
 				return

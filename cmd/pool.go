@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,39 +42,35 @@ func runPool(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	stop := make(chan os.Signal, 2)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	q, err := unlessStopped(stop, r.open)
-	if errors.Is(err, fdrecv.ErrEnded) {
+	signals := endings()
+	q, sig, err := r.open(signals)
+	switch {
+	case sig != nil && err != nil:
+		return nil // told to end before it began
+	case errors.Is(err, fdrecv.ErrEnded):
 		r.log.info("the sender has ended")
 		return nil
-	} else if err != nil {
+	case err != nil:
 		return err
 	}
 	pool := r.pool(q, numberOf(c, "n"))
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
-	select {
-	case err = <-ended:
-		r.close(q)
-		return err
-	case <-stop:
+	if sig == nil {
+		select {
+		case err = <-ended:
+			r.close(q)
+			return err
+		case <-signals:
+		}
 	}
-	q.Stop()
 	r.close(q) // lets the sender know
-	return r.finish(pool, ended, stop, durationOf(c, "grace"))
-}
-
-// close gives up the queue.
-func (r *receiver) close(q *fdrecv.Queue) {
-	if lost, _ := q.Close(); lost > 0 {
-		r.log.error(fmt.Errorf("nobody else holds the queue: closed %d connections that were in it", lost))
-	}
+	return r.finish(pool, ended, signals, durationOf(c, "grace"))
 }
 
 // finish waits for the running programs; when grace is over, or with a further
 // signal, it ends them.
-func (r *receiver) finish(pool *exec.Pool, ended <-chan error, stop <-chan os.Signal, grace time.Duration) error {
+func (r *receiver) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.Signal, grace time.Duration) error {
 	var over, kill, patience <-chan time.Time
 	if grace >= 0 {
 		over = time.After(grace)
@@ -94,7 +89,7 @@ func (r *receiver) finish(pool *exec.Pool, ended <-chan error, stop <-chan os.Si
 		case <-over:
 			r.log.info("the grace is over: ending %d programs", pool.Running())
 			terminate()
-		case <-stop:
+		case <-signals:
 			terminate()
 		case <-kill:
 			pool.Signal(syscall.SIGKILL)

@@ -3,6 +3,7 @@
 package cmd
 
 import (
+	"fmt"
 	"os"
 	"time"
 
@@ -17,7 +18,8 @@ type receiver struct {
 	log     logger
 	program *exec.Program
 	environ *exec.Environ
-	open    func() (*fdrecv.Queue, error)
+	from    string
+	options fdrecv.Options
 }
 
 // receiverOf checks all that can be checked before a connection is taken.
@@ -25,6 +27,9 @@ func receiverOf(c *cli.Context) (*receiver, error) {
 	name := "fdkit " + c.Command.Name
 	if c.NArg() == 0 || c.Args().First() == "" {
 		return nil, usageHint(name+" cat sends back what it gets", "a program is missing")
+	}
+	if err := checkQueue(c, "from"); err != nil {
+		return nil, err
 	}
 	program, err := exec.Find(c.Args().First(), c.Args().Tail()...)
 	if err != nil {
@@ -35,14 +40,29 @@ func receiverOf(c *cli.Context) (*receiver, error) {
 		return nil, usagef("option --accept-env: %w", err)
 	}
 	log := loggerOf(c)
-	return &receiver{log, program, environ, func() (*fdrecv.Queue, error) {
-		o := fdrecv.Options(queueOptionsOf(c, log))
-		switch wait := durationOf(c, "wait"); {
-		case wait == 0:
-			o.Wait = time.Nanosecond // look once
-		case wait > 0:
-			o.Wait = wait
-		}
-		return fdrecv.Open(c.String("from"), o)
-	}}, nil
+	options := fdrecv.Options(queueOptionsOf(c, log))
+	switch wait := durationOf(c, "wait"); {
+	case wait == 0:
+		options.Wait = time.Nanosecond // look once
+	case wait > 0:
+		options.Wait = wait
+	}
+	return &receiver{log, program, environ, c.String("from"), options}, nil
+}
+
+// open opens the queue. If one of the signals comes meanwhile, it is returned; the
+// queue may be open all the same.
+func (r *receiver) open(signals <-chan os.Signal) (q *fdrecv.Queue, sig os.Signal, err error) {
+	sig = unless(signals, func(stop <-chan struct{}) {
+		r.options.Stop = stop
+		q, err = fdrecv.Open(r.from, r.options)
+	})
+	return q, sig, err
+}
+
+// close gives up the queue, and says what is lost with it.
+func (r *receiver) close(q *fdrecv.Queue) {
+	if lost, _ := q.Close(); lost > 0 {
+		r.log.error(fmt.Errorf("nobody else holds the queue: closed %d connections that were in it", lost))
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -56,27 +57,46 @@ func runRecvExec(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := r.open()
-	if errors.Is(err, fdrecv.ErrEnded) {
+	// A signal that comes while there is no connection ends the wait, and removes
+	// what this process has made; later ones are for the program.
+	signals := endings()
+	q, sig, err := r.open(signals)
+	switch {
+	case sig != nil && err != nil:
+		return endedBy(sig)
+	case errors.Is(err, fdrecv.ErrEnded):
 		return quiet(exitNothing)
-	} else if err != nil {
+	case err != nil:
 		return err
 	}
-	m, err := r.one(q)
-	if err != nil {
-		_, _ = q.Close()
+	var m fdrecv.Message
+	if sig == nil {
+		sig = unless(signals, func(stop <-chan struct{}) {
+			go func() {
+				<-stop
+				q.Stop()
+			}()
+			m, err = r.one(q)
+		})
+	}
+	if len(m.FDs) == 0 {
+		r.close(q)
+		if sig != nil {
+			return endedBy(sig)
+		}
 		return err
 	}
 	env := r.environ.For(m.FDs[0], m.Payload)
-	if lost, _ := q.Close(); lost > 0 {
-		r.log.error(fmt.Errorf("nobody else holds the queue: closed %d connections that were in it", lost))
-	}
+	r.close(q)
 	err = r.program.Become(m.FDs[0], places, env)
 	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.EINVAL) {
 		err = usagef("option --fd: %w", err)
 	}
 	return err
 }
+
+// endedBy is the exit status that the shell gives a command which a signal ended.
+func endedBy(sig os.Signal) error { return quiet(128 + int(sig.(syscall.Signal))) }
 
 // one receives the one message that has a descriptor.
 func (r *receiver) one(q *fdrecv.Queue) (m fdrecv.Message, err error) {
@@ -102,26 +122,5 @@ func (r *receiver) one(q *fdrecv.Queue) (m fdrecv.Message, err error) {
 			}
 			return m, nil
 		}
-	}
-}
-
-// unlessStopped returns what open returns, or an error without words when a
-// signal comes first.
-func unlessStopped[T any](stop <-chan os.Signal, open func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		value, err := open()
-		done <- result{value, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-stop:
-		var none T
-		return none, quiet(exitDone)
 	}
 }

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 type run struct{ *testing.M }
 
 func (r run) Run() int {
-	defer os.RemoveAll(built)
+	defer func() { os.RemoveAll(built) }()
 	return r.M.Run()
 }
 
@@ -68,11 +68,14 @@ func TestScripts(t *testing.T) {
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		// UPDATE=1 rewrites what cmp compares stdout and stderr with.
+		UpdateScripts: os.Getenv("UPDATE") != "",
 		Setup: func(env *testscript.Env) error {
 			tmp := filepath.Join(env.WorkDir, "tmp") // what fdkit leaves there is seen
 			env.Setenv("TMPDIR", tmp)
 			env.Setenv("PATH", dir+":"+env.Getenv("PATH"))
 			env.Setenv("CI", os.Getenv("CI"))
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each exit takes a second
 			env.Setenv(marker, env.WorkDir)
 			env.Values["env"], env.Values["skip"] = env.Vars, env.T().Skip
 			return os.Mkdir(tmp, 0o777)

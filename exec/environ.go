@@ -28,7 +28,7 @@ func NewEnviron(base []string, accept ...string) (*Environ, error) {
 		if prefix != "" && !scm.ValidName(prefix) || name == "" {
 			return nil, fmt.Errorf("%q is no variable name", name)
 		}
-		if prefix == name && dangerous(name) {
+		if dangerous(prefix) {
 			return nil, fmt.Errorf("%s is never taken from a message", name)
 		}
 	}
@@ -53,7 +53,8 @@ func (e *Environ) For(fd int, payload []byte) []string {
 	}
 	var seen []string
 	for name, value := range scm.Vars(payload) {
-		if e.fromMessage(name) && !slices.Contains(seen, name) {
+		// FDKIT is the version of the payload, of no use to a program.
+		if name != "FDKIT" && e.fromMessage(name) && !slices.Contains(seen, name) {
 			seen = append(seen, name)
 			env = append(env, name+"="+value)
 		}

@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
 )
 
@@ -73,9 +75,43 @@ type ending struct {
 	at     time.Time
 }
 
-// receivers is the number of goroutines that receive and start programs: one can
-// receive while another waits for execve.
-const receivers = 2
+const (
+	// maxWorkers is the number of goroutines that receive and start programs: one
+	// can receive while another waits for execve.
+	maxWorkers = 2
+	// A worker has at most the connection, a pipe of ForkExec and a copy of its
+	// end open at a time.
+	workerFDs = 4
+	// The rest of the process has at most these for moments: who attaches to a
+	// named queue, and what describes the queue to it.
+	otherFDs = 2
+)
+
+// workers returns how many workers there may be. A message for which there is
+// no descriptor left would be lost, so there must be enough of them from the
+// beginning.
+func (p *Pool) workers() (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0, err
+	}
+	free := int64(min(limit.Cur, 1<<20)) - otherFDs
+	for _, entry := range entries {
+		if fd, err := strconv.ParseUint(entry.Name(), 10, 64); err == nil && fd < limit.Cur {
+			free--
+		}
+	}
+	free++ // the directory itself
+	if free < workerFDs {
+		return 0, hint.Wrap(fmt.Errorf("the limit of %d open files leaves too few descriptors to receive any", limit.Cur),
+			"ulimit -n shows and raises it (RLIMIT_NOFILE)")
+	}
+	return min(maxWorkers, p.Slots, int(free/workerFDs)), nil
+}
 
 // Run runs programs until the receivers end, and then waits for the programs that
 // still run.
@@ -86,13 +122,17 @@ func (p *Pool) Run() error {
 	if err := CloseOnExec(3); err != nil {
 		return err
 	}
+	workers, err := p.workers()
+	if err != nil {
+		return err
+	}
 	handleIgnoredSignals()
 	done := make(chan struct{})
 	go p.reap(done)
 	var work sync.WaitGroup
 	var failure error
 	var once sync.Once
-	for range min(receivers, p.Slots) {
+	for range workers {
 		work.Go(func() {
 			if err := p.work(p.Receivers()); err != nil {
 				once.Do(func() { failure = err })

@@ -5,8 +5,10 @@
 package exec
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	osexec "os/exec"
@@ -46,6 +48,9 @@ func Find(name string, args ...string) (*Program, error) {
 		// LookPath has checked the mode bits; access(2) also knows of mounts
 		// with noexec and of access control lists.
 		if err = unix.Access(path, unix.X_OK); err == nil {
+			err = checkInterpreter(path)
+		}
+		if err == nil {
 			return &Program{Path: path, Args: append([]string{name}, args...)}, nil
 		}
 	}
@@ -55,6 +60,8 @@ func Find(name string, args ...string) (*Program, error) {
 func notRunnable(name string, err error) error {
 	e := &NotRunnableError{Name: name, Err: err}
 	switch {
+	case name == "." || name == "..":
+		e.Err = unix.EISDIR
 	case errors.Is(err, osexec.ErrNotFound):
 		e.NotFound, e.Err = true, errors.New("not found in PATH")
 		if _, statErr := os.Stat(name); statErr == nil {
@@ -75,10 +82,32 @@ func notRunnable(name string, err error) error {
 			e.Err = hint.Wrap(unix.EACCES, "chmod +x makes it executable")
 		}
 	default:
-		var lookup *osexec.Error
-		if errors.As(err, &lookup) {
+		if lookup, ok := errors.AsType[*osexec.Error](err); ok {
 			e.Err = lookup.Err
+		}
+		if path, ok := errors.AsType[*fs.PathError](err); ok {
+			e.Err = path.Err
 		}
 	}
 	return e
+}
+
+// checkInterpreter checks that a script's interpreter is there: execve(2) would
+// say so only when it has a connection to serve. A file that cannot be read, or
+// is no script, is left to execve.
+func checkInterpreter(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	var head [256]byte // BINPRM_BUF_SIZE, linux/binfmts.h
+	n, _ := io.ReadFull(file, head[:])
+	line, isScript := bytes.CutPrefix(head[:n], []byte("#!"))
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	words := bytes.Fields(line)
+	if !isScript || len(words) == 0 {
+		return nil
+	}
+	return unix.Access(string(words[0]), unix.X_OK)
 }

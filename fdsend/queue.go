@@ -30,6 +30,9 @@ const (
 // ErrGone is returned when no receiver is left.
 var ErrGone = scm.ErrGone
 
+// ErrSpec is wrapped by Open's error if the text names no queue at all.
+var ErrSpec = queue.ErrSpec
+
 // ErrStopped is returned by calls that Close has ended.
 var ErrStopped = interrupt.ErrStopped
 
@@ -48,6 +51,8 @@ type Options struct {
 	UID, GID *int
 	// Notice, if not nil, is told at most once why Open takes long.
 	Notice func(text string)
+	// Stop, when closed, ends Open with ErrStopped.
+	Stop <-chan struct{}
 }
 
 // Queue is this process's part in a queue that it sends to. Its methods may be

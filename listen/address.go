@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,8 +62,15 @@ func (a Address) String() string {
 	case 6:
 		return "tcp6:" + text
 	}
+	switch a.Host {
+	case "unix", "fd", "tcp", "tcp4", "tcp6": // a host of that name, not a kind
+		return "tcp:" + text
+	}
 	return text
 }
+
+// forms is what an address may be, for hints.
+const forms = "an address is :PORT, HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N; tcp4: and tcp6: before HOST choose the version"
 
 // ParseAddress parses an address: HOST:PORT, where HOST may be missing, an IP
 // address (IPv6 in brackets) or a name, also with tcp:, tcp4: or tcp6: before it;
@@ -72,12 +80,14 @@ func ParseAddress(text string) (Address, error) {
 	if !found {
 		err := errors.New("the port is missing")
 		switch {
+		case text == "":
+			return Address{}, hint.Wrap(errors.New("it is empty"), forms)
 		case strings.ContainsRune(text, '/'), strings.HasPrefix(text, "@"):
 			return Address{}, hint.Wrap(err, "a Unix socket is written unix:"+text)
 		case strings.Trim(text, "0123456789") == "":
 			return Address{}, hint.Wrap(err, "port "+text+" of all addresses is written :"+text)
 		}
-		return Address{}, err
+		return Address{}, hint.Wrap(err, forms)
 	}
 	switch kind {
 	case "unix":
@@ -101,13 +111,14 @@ func ParseAddress(text string) (Address, error) {
 func parseTCP(text string, version int) (Address, error) {
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {
-		if e, ok := errors.AsType[*net.AddrError](err); ok {
-			err = errors.New(e.Err)
+		e, _ := errors.AsType[*net.AddrError](err)
+		switch ip, bad := netip.ParseAddr(strings.Trim(text, "[]")); {
+		case bad == nil && ip.Is6():
+			return Address{}, hint.Wrap(errors.New("the port is missing"), "an IPv6 address with a port is written [ADDRESS]:PORT")
+		case e != nil && e.Err == "missing port in address":
+			return Address{}, hint.Wrap(errors.New("the port is missing"), forms)
 		}
-		if ip, bad := netip.ParseAddr(text); bad == nil && ip.Is6() {
-			err = hint.Wrap(err, "an IPv6 address with a port is written [ADDRESS]:PORT")
-		}
-		return Address{}, err
+		return Address{}, hint.Wrap(errors.New("there is no such kind of address"), forms)
 	}
 	a := Address{Host: host, Version: version}
 	if a.Port, err = parsePort(port); err != nil {
@@ -134,11 +145,14 @@ func parsePort(text string) (uint16, error) {
 		}
 		return uint16(n), nil
 	}
-	n, err := net.LookupPort("tcp", text) // services(5); it also takes signs
-	if err != nil || strings.ContainsAny(text, "+-.") && strings.Trim(text, "+-.0123456789") == "" {
-		return 0, fmt.Errorf("%q is neither a port number nor a known service", text)
+	// services(5). What LookupPort takes for a number, with a sign or with spaces,
+	// has no letter in it.
+	if strings.ContainsFunc(text, func(c rune) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }) {
+		if n, err := net.LookupPort("tcp", text); err == nil {
+			return uint16(n), nil
+		}
 	}
-	return uint16(n), nil
+	return 0, fmt.Errorf("%q is neither a port number nor a known service", text)
 }
 
 // resolve returns the IP addresses of a host name or of an IP address.
@@ -156,5 +170,16 @@ func (a Address) resolve() ([]netip.Addr, error) {
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		return nil, errors.New(e.Err) // the caller names the address
 	}
-	return ips, err
+	return distinct(ips), err
+}
+
+// distinct removes repetitions, such as a name that hosts(5) has twice gives: the
+// second could not be bound.
+func distinct(ips []netip.Addr) (once []netip.Addr) {
+	for _, ip := range ips {
+		if ip = ip.Unmap(); !slices.Contains(once, ip) {
+			once = append(once, ip)
+		}
+	}
+	return once
 }

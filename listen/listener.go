@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,7 @@ type Listener struct {
 	local    fdinfo.Address
 	wildcard bool              // connections can have other local addresses
 	file     unixpath.Identity // of the socket file that Close removes
+	closed   sync.Once
 }
 
 // Listen binds an address and listens there. The name of a host with several
@@ -186,7 +188,7 @@ func listenUnix(path string, o Options) ([]*Listener, error) {
 
 func inherit(fd int) ([]*Listener, error) {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-		return nil, hint.Wrap(err, fmt.Sprintf("open it before: fdkit listen fd:%d %d<&...", fd, fd))
+		return nil, errors.New("it is not open")
 	}
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	switch {
@@ -222,8 +224,10 @@ func (l *Listener) Stop() { l.calls.Stop() }
 
 // Close stops the Listener, closes its socket and removes the socket file that
 // Listen made. Connections in the backlog are reset unless another process
-// holds the same socket.
-func (l *Listener) Close() {
+// holds the same socket. Further calls do nothing.
+func (l *Listener) Close() { l.closed.Do(l.close) }
+
+func (l *Listener) close() {
 	l.Stop()
 	if l.file != (unixpath.Identity{}) {
 		// Under the lock, as another process may just be taking the path.

@@ -76,7 +76,9 @@ func (s *Sockaddr) path() string {
 	sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(&s.Any))
 	name := unsafe.Slice((*byte)(unsafe.Pointer(&sa.Path[0])), n)
 	if name[0] == 0 {
-		return "@" + string(name[1:])
+		// An abstract name may have more NUL bytes, which would end a variable
+		// early and begin another: @ stands for each, as in /proc/net/unix.
+		return string(bytes.ReplaceAll(name, []byte{0}, []byte("@")))
 	}
 	name, _, _ = bytes.Cut(name, []byte{0})
 	return string(name)

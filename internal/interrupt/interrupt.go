@@ -46,7 +46,7 @@ type Calls struct {
 // that may block. It keeps the goroutine on its thread until Exit. After Stop
 // it returns ErrStopped, and Exit must not be called.
 func (c *Calls) Enter() error {
-	blocked := reserve()
+	reserve()
 	runtime.LockOSThread()
 	if blocked {
 		_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &only, nil)
@@ -92,9 +92,10 @@ func (c *Calls) Stop() {
 			return
 		}
 		// A signal that comes before the thread has reached its system call
-		// ends nothing, so it is sent again until the thread has left. The
-		// flags are set anew each time, since any signal.Notify resets them.
-		withoutRestart()
+		// ends nothing, so it is sent again until the thread has left. Handler
+		// and flags are set anew each time: the program may have called
+		// signal.Ignore or signal.Notify for all signals meanwhile.
+		handle()
 		for _, tid := range inside {
 			_ = unix.Tgkill(os.Getpid(), tid, Signal) // ESRCH: it has ended
 		}
@@ -105,37 +106,72 @@ func (c *Calls) Stop() {
 // Poll waits, between Enter and Exit, until fd is ready for events or is closed or
 // broken at its other end. Stop ends it with ErrStopped.
 func (c *Calls) Poll(fd int, events int16) error {
+	_, err := c.poll(fd, events, time.Time{})
+	return err
+}
+
+// Wait is Poll with a limit, and with Enter and Exit. It returns false if the time
+// is up; a negative limit is none.
+func (c *Calls) Wait(fd int, events int16, limit time.Duration) (bool, error) {
+	if err := c.Enter(); err != nil {
+		return false, err
+	}
+	defer c.Exit()
+	var deadline time.Time
+	if limit >= 0 {
+		deadline = time.Now().Add(limit)
+	}
+	return c.poll(fd, events, deadline)
+}
+
+func (c *Calls) poll(fd int, events int16, deadline time.Time) (bool, error) {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {
-		_, err := unix.Poll(fds, -1)
+		timeout := -1
+		if !deadline.IsZero() {
+			timeout = int(max(time.Until(deadline), 0).Milliseconds()) + 1
+		}
+		n, err := unix.Poll(fds, timeout)
 		switch {
 		case err == nil:
-			return nil
+			return n > 0, nil
 		case err != unix.EINTR:
-			return os.NewSyscallError("poll", err)
+			return false, os.NewSyscallError("poll", err)
 		case c.Stopped():
-			return ErrStopped
+			return false, ErrStopped
 		}
 	}
 }
 
-// reserve takes the signal over. It tells whether this process was started with
-// the signal blocked, which all its threads inherit.
-var reserve = sync.OnceValue(func() (blocked bool) {
-	signal.Notify(make(chan os.Signal, 1), Signal) // nobody reads it: its effect is EINTR
-	withoutRestart()
+// blocked tells whether this process was started with the signal blocked, which
+// the runtime's threads inherit. It is found out when the program is initialised:
+// later a thread may have another mask.
+var blocked = func() bool {
 	var mask unix.Sigset_t
 	err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &mask)
-	const bits = 8 * unsafe.Sizeof(mask.Val[0])
-	return err != nil || mask.Val[(Signal-1)/syscall.Signal(bits)]&only.Val[(Signal-1)/syscall.Signal(bits)] != 0
-})
-
-// only is the set of just that signal.
-var only = func() (set unix.Sigset_t) {
-	const bits = 8 * unsafe.Sizeof(set.Val[0])
-	set.Val[(Signal-1)/syscall.Signal(bits)] = 1 << ((Signal - 1) % syscall.Signal(bits))
-	return set
+	return err != nil || mask.Val[word]&only.Val[word] != 0
 }()
+
+// only is the set of just that signal, which stands in that word of it.
+var (
+	only = func() (set unix.Sigset_t) {
+		set.Val[word] = 1 << ((Signal - 1) % bits)
+		return set
+	}()
+	bits = syscall.Signal(8 * unsafe.Sizeof(unix.Sigset_t{}.Val[0]))
+	word = (Signal - 1) / bits
+)
+
+var reserve = sync.OnceFunc(handle)
+
+var received = make(chan os.Signal, 1) // nobody reads it: the signal's effect is EINTR
+
+// handle makes the signal interrupt system calls, also after the program has
+// called signal.Ignore.
+func handle() {
+	signal.Notify(received, Signal)
+	withoutRestart()
+}
 
 // sigaction is the kernel's struct of rt_sigaction(2), as amd64, arm64 and
 // riscv64 have it.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,10 @@ import (
 	"fdkit/internal/fdtest"
 	"fdkit/internal/interrupt"
 )
+
+func TestMain(m *testing.M) {
+	fdtest.Main(m, map[string]func([]string) error{"blocked": blocked})
+}
 
 // call makes a blocking call again until it succeeds or is stopped.
 func call(c *interrupt.Calls, once func() error) error {
@@ -153,6 +158,48 @@ func TestStopWhateverBecameOfTheSignals(t *testing.T) {
 		signal.Ignore(interrupt.Signal)
 		stops(t)
 	})
+}
+
+// A process may be started with the signal blocked.
+func TestStopWithTheSignalBlocked(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	set := unix.Sigset_t{}
+	set.Val[0] = 1 << (interrupt.Signal - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil); err != nil {
+		t.Fatalf("pthread_sigmask: %v", err)
+	}
+	defer func() { _ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &set, nil) }()
+	if out, err := fdtest.Program(t, "blocked").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func blocked([]string) error {
+	var mask unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &mask); err != nil || mask.Val[0]>>(interrupt.Signal-1)&1 == 0 {
+		return fmt.Errorf("the mask is %#x (%w), want signal %d in it", mask.Val[0], err, interrupt.Signal)
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
+	if err != nil {
+		return os.NewSyscallError("socketpair", err)
+	}
+	var c interrupt.Calls
+	ended := make(chan error, 1)
+	go func() {
+		ended <- call(&c, func() error {
+			_, _, _, _, err := unix.Recvmsg(fds[0], make([]byte, 1), nil, 0)
+			return err
+		})
+	}()
+	for !fdtest.Blocked(unix.SYS_RECVMSG, fds[0]) {
+		runtime.Gosched()
+	}
+	c.Stop()
+	if err := <-ended; err != interrupt.ErrStopped {
+		return fmt.Errorf("recvmsg = %w after Stop, want ErrStopped", err)
+	}
+	return nil
 }
 
 func TestStopOfNothing(t *testing.T) {

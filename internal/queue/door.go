@@ -5,7 +5,6 @@ package queue
 import (
 	"errors"
 	"io"
-	"os"
 	"sync"
 	"time"
 
@@ -77,12 +76,15 @@ func (d *door) accept(fd int) (int, error) {
 }
 
 func (d *door) serve(conn int) {
-	request, fds, err := receiveWithin(conn, answerTime)
+	request, fds, err := receiveWithin(&d.calls, conn, answerTime)
 	closeAll(fds...) // nobody needs to send us any
 	if err != nil {
 		return // it went away: a probe, or one that was killed
 	}
 	reply, fds, after := d.answer(conn, request)
+	if reply == nil {
+		return
+	}
 	// One message into an empty socket: it never blocks.
 	_ = scm.NewSender(conn, &interrupt.Calls{}).Send(reply, fds...)
 	if after != nil {
@@ -98,12 +100,12 @@ func (d *door) shut() {
 
 // knock asks at conn, a connection to a door, for a queue. It returns errNoAnswer
 // if the other side goes away or is silent, and its reason if it refuses.
-func knock(conn int, token string, limit time.Duration) (reply []byte, fds []int, err error) {
+func knock(conn int, token string, p *patience) (reply []byte, fds []int, err error) {
 	request := scm.AppendVar([]byte(scm.Begin), attachVar, token)
 	if err := scm.NewSender(conn, &interrupt.Calls{}).Send(request); err != nil {
 		return nil, nil, errNoAnswer
 	}
-	reply, fds, err = receiveWithin(conn, limit)
+	reply, fds, err = receiveWithin(p.calls, conn, p.left(answerTime))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,8 +116,8 @@ func knock(conn int, token string, limit time.Duration) (reply []byte, fds []int
 	return reply, fds, nil
 }
 
-func receiveWithin(fd int, limit time.Duration) (payload []byte, fds []int, err error) {
-	ready, err := readable(fd, limit)
+func receiveWithin(calls *interrupt.Calls, fd int, limit time.Duration) (payload []byte, fds []int, err error) {
+	ready, err := calls.Wait(fd, unix.POLLIN, limit)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -128,26 +130,4 @@ func receiveWithin(fd int, limit time.Duration) (payload []byte, fds []int, err 
 		return nil, nil, errNoAnswer
 	}
 	return m.Payload, m.FDs, err
-}
-
-// readable waits until fd can be read or is at its end, at most for limit; a
-// negative limit is none.
-func readable(fd int, limit time.Duration) (bool, error) {
-	deadline := time.Now().Add(limit)
-	for {
-		timeout := -1
-		if limit >= 0 {
-			timeout = int(max(time.Until(deadline), 0).Milliseconds()) + 1
-		}
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, timeout)
-		switch {
-		case err == nil && n == 0:
-			return false, nil
-		case err == nil:
-			return true, nil
-		case err != unix.EINTR:
-			return false, os.NewSyscallError("poll", err)
-		}
-	}
 }

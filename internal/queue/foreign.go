@@ -16,18 +16,18 @@ import (
 
 // openForeign opens a queue to a program that is no fdkit command, at a Unix
 // socket.
-func openForeign(kind, path string, o Options, sending bool) (*Queue, error) {
+func openForeign(kind, path string, o opening, sending bool) (*Queue, error) {
 	types := map[string]int{
 		"unix": unix.SOCK_STREAM, "unix-listen": unix.SOCK_STREAM,
 		"unix-seqpacket": unix.SOCK_SEQPACKET, "unix-dgram": unix.SOCK_DGRAM,
 	}
 	typ, known := types[kind]
 	if !known {
-		return nil, hint.Wrap(fmt.Errorf("there is no kind of queue %q", kind),
-			"a queue is /PATH, ./PATH, @NAME, unix:PATH, unix-listen:PATH, unix-seqpacket:PATH, unix-dgram:PATH or fd:N")
+		return nil, specError{hint.Wrap(fmt.Errorf("there is no kind of queue %q", kind),
+			"a queue is /PATH, ./PATH, @NAME, unix:PATH, unix-listen:PATH, unix-seqpacket:PATH, unix-dgram:PATH or fd:N")}
 	}
 	if err := unixpath.Check(path); err != nil {
-		return nil, err
+		return nil, specError{err}
 	}
 	var fd int
 	var err error
@@ -41,6 +41,9 @@ func openForeign(kind, path string, o Options, sending bool) (*Queue, error) {
 		for {
 			fd, err = connect(path, typ)
 			absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EAGAIN)
+			if absent && o.Wait == 0 {
+				err = hint.Wrap(err, "start the program that serves it first")
+			}
 			if !absent || o.Wait == 0 || !patience.again(err) {
 				break
 			}
@@ -77,7 +80,7 @@ func connect(path string, typ int) (int, error) {
 }
 
 // acceptOne binds path and waits for one program to connect.
-func acceptOne(path string, o Options) (int, error) {
+func acceptOne(path string, o opening) (int, error) {
 	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
@@ -91,12 +94,11 @@ func acceptOne(path string, o Options) (int, error) {
 			defer unixpath.Remove(path, id)
 		}
 	}
-	if o.Wait > 0 {
-		if ready, err := readable(listener, o.Wait); err != nil {
-			return -1, err
-		} else if !ready {
-			return -1, errors.New("nobody has connected in time")
-		}
+	patience := o.patience()
+	if ready, err := patience.calls.Wait(listener, unix.POLLIN, patience.left(-1)); err != nil {
+		return -1, err
+	} else if !ready {
+		return -1, errors.New("nobody has connected in time")
 	}
 	for {
 		conn, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
@@ -107,7 +109,7 @@ func acceptOne(path string, o Options) (int, error) {
 }
 
 // receiveDatagrams binds path for datagrams from any program.
-func receiveDatagrams(path string, o Options) (*Queue, error) {
+func receiveDatagrams(path string, o opening) (*Queue, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)

@@ -47,9 +47,9 @@ type policy struct {
 
 const namedFDNames = "send:receive:door:presence"
 
-func openNamed(path string, o Options, sending bool) (*Queue, error) {
+func openNamed(path string, o opening, sending bool) (*Queue, error) {
 	if err := unixpath.Check(path); err != nil {
-		return nil, err
+		return nil, specError{err}
 	}
 	patience := o.patience()
 	for {
@@ -72,7 +72,7 @@ var errMoved = errors.New("the queue is being made or removed by another process
 
 // joinNamed tries once to attach to the queue at path, or to make it if it is
 // not there and need not be waited for.
-func joinNamed(path string, o Options, patience *patience) (*named, error) {
+func joinNamed(path string, o opening, patience *patience) (*named, error) {
 	conn, err := connectSeqpacket(path)
 	if err == nil {
 		defer closeAll(conn)
@@ -108,7 +108,7 @@ func joinNamed(path string, o Options, patience *patience) (*named, error) {
 }
 
 // makeNamed makes the queue at path.
-func makeNamed(path string, o Options) (_ *named, err error) {
+func makeNamed(path string, o opening) (_ *named, err error) {
 	n := &named{path: path, send: -1, receive: -1, presence: -1}
 	defer func() {
 		if err != nil {
@@ -153,7 +153,7 @@ func makeNamed(path string, o Options) (_ *named, err error) {
 }
 
 // attachNamed asks at conn for the queue.
-func attachNamed(conn int, path string, o Options, patience *patience) (*named, error) {
+func attachNamed(conn int, path string, o opening, patience *patience) (*named, error) {
 	maker, err := unix.GetsockoptUcred(conn, unix.SOL_SOCKET, unix.SO_PEERCRED) // who made the door listen
 	if err != nil {
 		return nil, os.NewSyscallError("getsockopt", err)
@@ -162,7 +162,7 @@ func attachNamed(conn int, path string, o Options, patience *patience) (*named, 
 		return nil, hint.Wrap(fmt.Errorf("it was made by uid %d", uid),
 			fmt.Sprintf("if you trust that user, say so with --owner %d", uid))
 	}
-	reply, fds, err := knock(conn, "", patience.left(answerTime))
+	reply, fds, err := knock(conn, "", patience)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (n *named) queue(sending bool) *Queue {
 	return q
 }
 
-// answer hands the queue to the newcomer at conn.
+// answer hands the queue to the newcomer at conn. No reply lets it try again.
 func (n *named) answer(conn int, request []byte) (reply []byte, fds []int, after func()) {
 	refuse := func(reason string) ([]byte, []int, func()) {
 		return scm.AppendVar([]byte(scm.Begin), refusedVar, reason), nil, nil
@@ -224,7 +224,7 @@ func (n *named) answer(conn int, request []byte) (reply []byte, fds []int, after
 	// instant in which this process could take itself for the last.
 	presence, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", n.presence), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return refuse(fmt.Sprintf("cannot open the queue's memfd: %v", err))
+		return nil, nil, nil // out of descriptors: another participant, or a later try
 	}
 	if err := lockPresence(presence); err != nil {
 		closeAll(presence)

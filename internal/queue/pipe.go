@@ -180,7 +180,7 @@ func listenPrivate() (fd, file int) {
 }
 
 // receiveThroughPipe fetches the queue whose line is in the pipe fd. It owns fd.
-func receiveThroughPipe(fd int, o Options) (*Queue, error) {
+func receiveThroughPipe(fd int, o opening) (*Queue, error) {
 	patience := o.patience()
 	l, err := lookAtLine(fd, patience)
 	if err != nil {
@@ -212,11 +212,7 @@ func receiveThroughPipe(fd int, o Options) (*Queue, error) {
 // lookAtLine copies the line from the pipe with tee(2), which leaves it there for
 // the next receiver.
 func lookAtLine(fd int, patience *patience) (line, error) {
-	limit := patience.left(-1)
-	if !patience.deadline.IsZero() {
-		limit = patience.left(1 << 62)
-	}
-	if ready, err := readable(fd, limit); err != nil {
+	if ready, err := patience.calls.Wait(fd, unix.POLLIN, patience.left(-1)); err != nil {
 		return line{}, err
 	} else if !ready {
 		return line{}, errors.New("no sender has written to it in time")
@@ -300,7 +296,7 @@ func fetch(l line, patience *patience) (int, error) {
 		}
 	}
 	defer closeAll(conn)
-	reply, fds, err := knock(conn, l.token, patience.left(answerTime))
+	reply, fds, err := knock(conn, l.token, patience)
 	if err != nil {
 		return -1, err
 	}

@@ -39,6 +39,8 @@ type Options struct {
 	UID, GID *int
 	// Notice is told, at most once, why opening takes long. It may be nil.
 	Notice func(text string)
+	// Stop, when closed, ends opening with interrupt.ErrStopped. It may be nil.
+	Stop <-chan struct{}
 }
 
 // Queue is this process's part in a queue.
@@ -69,7 +71,17 @@ func OpenSend(spec string, o Options) (*Queue, error) { return open(spec, o, tru
 func OpenReceive(spec string, o Options) (*Queue, error) { return open(spec, o, false) }
 
 func open(spec string, o Options, sending bool) (*Queue, error) {
-	q, err := find(spec, o, sending)
+	var calls interrupt.Calls
+	opened := make(chan struct{})
+	defer close(opened)
+	go func() {
+		select {
+		case <-o.Stop:
+			calls.Stop()
+		case <-opened:
+		}
+	}()
+	q, err := find(spec, opening{o, &calls}, sending)
 	if err != nil {
 		name := spec
 		if spec == "" {
@@ -89,7 +101,17 @@ func open(spec string, o Options, sending bool) (*Queue, error) {
 	return q, nil
 }
 
-func find(spec string, o Options, sending bool) (*Queue, error) {
+// ErrSpec is wrapped by the error of a text that names no queue at all.
+var ErrSpec = errors.New("no such kind of queue")
+
+// specError is the error of such a text.
+type specError struct{ error }
+
+func (e specError) Is(target error) bool { return target == ErrSpec }
+
+func (e specError) Unwrap() error { return e.error }
+
+func find(spec string, o opening, sending bool) (*Queue, error) {
 	kind, rest, prefixed := strings.Cut(spec, ":")
 	switch {
 	case spec == "":
@@ -174,6 +196,12 @@ func shorten(fd int) error {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer))
 }
 
+// opening is what the functions that open a queue are given.
+type opening struct {
+	Options
+	calls *interrupt.Calls // stopped when opening is to end
+}
+
 func (o Options) access() unixpath.Access {
 	a := unixpath.Access{Mode: o.Mode, UID: -1, GID: -1}
 	if o.Mode == 0 {
@@ -209,10 +237,11 @@ type patience struct {
 	deadline time.Time // zero: none
 	notice   func(string)
 	pause    time.Duration
+	calls    *interrupt.Calls // stopped when opening is to end
 }
 
-func (o Options) patience() *patience {
-	p := &patience{begin: time.Now(), notice: o.Notice, pause: time.Millisecond}
+func (o opening) patience() *patience {
+	p := &patience{begin: time.Now(), notice: o.Notice, pause: time.Millisecond, calls: o.calls}
 	if o.Wait > 0 {
 		p.deadline = p.begin.Add(o.Wait)
 	}
@@ -223,7 +252,7 @@ func (o Options) patience() *patience {
 // After a second it tells the notice, once, what is waited for.
 func (p *patience) again(reason error) bool {
 	now := time.Now()
-	if !p.deadline.IsZero() && !now.Before(p.deadline) {
+	if !p.deadline.IsZero() && !now.Before(p.deadline) || p.calls.Stopped() {
 		return false
 	}
 	if p.notice != nil && now.Sub(p.begin) > time.Second {
@@ -235,12 +264,16 @@ func (p *patience) again(reason error) bool {
 	return true
 }
 
-// left returns the time that is left, at most limit.
+// left returns the time that is left, at most limit unless that is negative.
 func (p *patience) left(limit time.Duration) time.Duration {
 	if p.deadline.IsZero() {
 		return limit
 	}
-	return min(limit, max(time.Until(p.deadline), 0))
+	left := max(time.Until(p.deadline), 0)
+	if limit < 0 {
+		return left
+	}
+	return min(limit, left)
 }
 
 var errNoAnswer = hint.Wrap(errors.New("nobody answers there"),

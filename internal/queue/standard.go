@@ -13,10 +13,10 @@ import (
 	"fdkit/internal/hint"
 )
 
-// openStandard opens the queue behind stdout or stdin. It moves the descriptor
-// to another number and puts /dev/null in its place, so that nothing else reads
-// or writes there, and so that closing the queue lets go of it.
-func openStandard(o Options, sending bool) (*Queue, error) {
+// openStandard opens the queue behind stdout or stdin. The descriptor is moved to
+// another number, with /dev/null in its place, so that nothing else reads or
+// writes there, and so that closing the queue lets go of it.
+func openStandard(o opening, sending bool) (*Queue, error) {
 	number := 0
 	if sending {
 		number = 1
@@ -26,35 +26,45 @@ func openStandard(o Options, sending bool) (*Queue, error) {
 		return nil, err
 	}
 	q.Name = standard(sending)
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err == nil {
-		err = unix.Dup3(null, number, 0)
-		closeAll(null)
+	return q, nil
+}
+
+// giveUp closes the descriptor number, which is known to another one. At 0, 1 and
+// 2 it leaves /dev/null: the next descriptor to be opened would become stdin or
+// stdout.
+func giveUp(number int) error {
+	if number > 2 {
+		closeAll(number)
+		return nil
 	}
-	return q, err
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("open", err)
+	}
+	defer closeAll(null)
+	return os.NewSyscallError("dup3", unix.Dup3(null, number, 0))
 }
 
 // openNumber opens the queue behind an inherited descriptor.
-func openNumber(text string, o Options, sending bool) (*Queue, error) {
+func openNumber(text string, o opening, sending bool) (*Queue, error) {
 	number, err := strconv.Atoi(text)
 	if err != nil || number < 0 {
-		return nil, fmt.Errorf("%q is no descriptor number", text)
+		return nil, specError{fmt.Errorf("%q is no descriptor number", text)}
 	}
 	q, err := openDescriptor(number, o, sending)
 	if err != nil {
 		return nil, err
 	}
 	q.Name = "fd:" + text
-	if number > 2 {
-		closeAll(number) // the queue has its own
-	}
 	return q, nil
 }
 
-// openDescriptor opens the queue that number leads to, through a copy of it.
-func openDescriptor(number int, o Options, sending bool) (*Queue, error) {
+// openDescriptor opens the queue that number leads to, and takes number over.
+func openDescriptor(number int, o opening, sending bool) (*Queue, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(number, &st); err != nil {
+	if err := unix.Fstat(number, &st); err == unix.EBADF {
+		return nil, errors.New("it is not open")
+	} else if err != nil {
 		return nil, os.NewSyscallError("fstat", err)
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -65,11 +75,20 @@ func openDescriptor(number int, o Options, sending bool) (*Queue, error) {
 		}
 		fallthrough
 	default:
-		return nil, hint.Wrap(fmt.Errorf("it is %s, neither a pipe nor a Unix socket", nameOf(number)), joinHint(sending))
+		name := nameOf(number)
+		cure := joinHint(sending)
+		if name == os.DevNull && !sending {
+			cure += "; a shell's & puts " + name + " there, unless the command begins with exec 3<&0 and the receiver has <&3"
+		}
+		return nil, hint.Wrap(fmt.Errorf("it is %s, neither a pipe nor a Unix socket", name), cure)
 	}
 	fd, err := unix.FcntlInt(uintptr(number), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
+	}
+	if err := giveUp(number); err != nil {
+		closeAll(fd)
+		return nil, err
 	}
 	var q *Queue
 	switch {

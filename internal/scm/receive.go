@@ -121,12 +121,16 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 		return true, nil
 	}
 	// Nothing came: the end, or a message of zero bytes, which only the state
-	// of the socket tells apart.
+	// of the socket tells apart. With no sender left it can still be such a
+	// message, before others.
 	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLRDHUP}}
-	if _, err := unix.Poll(fds, 0); err != nil || fds[0].Revents != 0 {
-		return true, io.EOF
+	if _, err := unix.Poll(fds, 0); err == nil && fds[0].Revents == 0 {
+		return false, nil
 	}
-	return false, nil
+	if unread, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ); err == nil && unread > 0 {
+		return false, nil
+	}
+	return true, io.EOF
 }
 
 // descriptors collects the descriptors of all control messages.

@@ -24,7 +24,7 @@ const MaxLen = 107
 // Errors of Bind and Probe, to be tested with errors.Is.
 var (
 	ErrLive      = errors.New("address already in use") // somebody serves it
-	ErrNotSocket = errors.New("exists and is not a socket")
+	ErrNotSocket = hint.Wrap(errors.New("it exists and is not a socket"), "choose another path, or remove it")
 	ErrStale     = errors.New("nobody serves this socket file")
 )
 
@@ -127,7 +127,7 @@ func inUse(err error) error {
 
 // Probe tells what is at path without disturbing it: nil for a live socket,
 // ErrStale, ErrNotSocket, or the error of looking there. fd is a socket of the
-// type to ask for; a live one of another type is live too.
+// type that is expected there.
 func Probe(path string, fd int) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -140,13 +140,19 @@ func Probe(path string, fd int) error {
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)
 	}
-	probe, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	// With another type: a live socket refuses it for that reason, EPROTOTYPE in
+	// unix_find_bsd() of net/unix/af_unix.c, and never gets to see a connection.
+	other := unix.SOCK_DGRAM
+	if typ == unix.SOCK_DGRAM {
+		other = unix.SOCK_STREAM
+	}
+	probe, err := unix.Socket(unix.AF_UNIX, other|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(probe)
 	switch err := unix.Connect(probe, &unix.SockaddrUnix{Name: path}); err {
-	case nil, unix.EAGAIN, unix.EPROTOTYPE: // EAGAIN: its backlog is full
+	case nil, unix.EAGAIN, unix.EPROTOTYPE: // of a third type: nil, or its backlog is full
 		return nil
 	case unix.ECONNREFUSED:
 		return ErrStale
@@ -162,7 +168,11 @@ func Lock(path string) (unlock func(), err error) {
 	dir := filepath.Dir(path)
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open directory %s: %w", dir, err)
+		err = fmt.Errorf("cannot open directory %s: %w", dir, err)
+		if errors.Is(err, unix.ENOENT) {
+			err = hint.Wrap(err, "mkdir "+dir+" makes it")
+		}
+		return nil, err
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {

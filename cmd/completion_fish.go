@@ -1,0 +1,112 @@
+//go:build linux
+
+package cmd
+
+import (
+	"strings"
+	"text/template"
+)
+
+var fishCompletion = completionTemplate("fish", `# Completion of <<.Name>> for fish, printed by: <<.Name>> completion fish
+
+# __fdkit_state prints the command before the cursor, "options" if options may
+# follow there or "operands", and the operands so far, one a line.
+function __fdkit_state
+    set -l words (commandline -opc)
+    set -e words[1]
+    set -q words[1]
+    or return
+    set -l command $words[1]
+    set -e words[1]
+    set -l valued
+    switch $command
+<<- range .Commands>><<if .ValuedNames>>
+        case <<.Name>>
+            set valued <<.ValuedNames>>
+<<- end>><<end>>
+    end
+    set -l where options
+    while set -q words[1]
+        switch $words[1]
+            case --
+                set where operands
+                set -e words[1]
+                break
+            case '-?*=*'
+            case '-?*'
+                if contains -- (string replace -r '^--?' '' -- $words[1]) $valued
+                    set -e words[1]
+                end
+            case '*'
+                set where operands
+                break
+        end
+        set -e words[1]
+    end
+    printf '%s\n' $command $where $words
+end
+
+# __fdkit_at COMMAND: the cursor is where COMMAND's options may stand.
+function __fdkit_at
+    set -l state (__fdkit_state)
+    test "$state[1]" = $argv[1] -a "$state[2]" = options
+end
+
+# __fdkit_operand COMMAND [FIRST]: it is where an operand may stand, or the first one.
+function __fdkit_operand
+    set -l state (__fdkit_state)
+    test "$state[1]" = $argv[1]
+    and begin
+        not set -q argv[2]
+        or test (count $state) -eq 2
+    end
+end
+
+# __fdkit_program completes a program and its arguments.
+function __fdkit_program
+    set -l state (__fdkit_state)
+    set -e state[1..2]
+    set -l words (string escape -- $state) (commandline -ct)
+    complete -C "$words"
+end
+
+function __fdkit_user
+    set -l user (string match -r '^.*:' -- (commandline -ct | string replace -r '^--?owner=' ''))
+    if set -q user[1]
+        printf '%s\n' $user(__fish_complete_groups)
+    else
+        __fish_complete_users
+    end
+end
+
+complete -c <<.Name>> -f
+complete -c <<.Name>> -n __fish_is_first_token -s h -l help -d <<"show help" | fish>>
+complete -c <<.Name>> -n __fish_is_first_token -l version -d <<"print the version" | fish>>
+<<- range .Commands>>
+complete -c <<$.Name>> -n __fish_is_first_token -a <<.Name>> -d <<.Usage | fish>>
+<<- end>>
+<<- range $command := .Commands>>
+<<range .Options>>
+complete -c <<$.Name>> -n '__fdkit_at <<$command.Name>>'
+<<- range .Names>><<if eq (len .) 1>> -s <<else>> -l <<end>><<.>><<end>> -d <<.Usage | fish>>
+<<- if eq .Kind "queue">> -r -F -a '<<starts "queue">>'
+<<- else if eq .Kind "file">> -r -F
+<<- else if eq .Kind "user">> -x -a '(__fdkit_user)'
+<<- else if eq .Kind "none">> -x<<end>>
+<<- end>>
+<<- if eq .Operands "program">>
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '(__fdkit_program)'
+<<- else if eq .Operands "address">>
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '<<starts "address">>'
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and string match -q "unix:*" -- (commandline -ct)' -F
+<<- else if eq .Operands "word">>
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>> first' -a '<<join .Words " ">>'
+<<- else>>
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -F
+<<- end>>
+<<- end>>
+`, template.FuncMap{"fish": fishQuote})
+
+func fishQuote(text string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(text) + "'"
+}

@@ -1,0 +1,650 @@
+//go:build linux
+
+package cmd_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"fdkit/cmd"
+	fdkitexec "fdkit/exec"
+	"fdkit/fdrecv"
+	"fdkit/fdsend"
+	"fdkit/listen"
+)
+
+// manPages returns the sources of all pages, by name: fdkit-listen.1.
+func manPages(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("../man/*.[0-9]")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no pages in ../man (%v)", err)
+	}
+	pages := map[string]string{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages[filepath.Base(file)] = string(text)
+	}
+	return pages
+}
+
+// manSection returns the lines of one section of a page.
+func manSection(page, title string) string {
+	_, section, _ := strings.Cut(page, "\n.Sh "+title+"\n")
+	section, _, _ = strings.Cut(section, "\n.Sh ")
+	return section + "\n"
+}
+
+// TestManOptions holds that a command's page has the command's options, in the
+// synopsis and in the list, and no others.
+func TestManOptions(t *testing.T) {
+	pages := manPages(t)
+	app := cmd.New("x")
+	commands := map[string]bool{}
+	for _, c := range app.Commands {
+		commands[c.Name] = true
+		name := "fdkit-" + c.Name + ".1"
+		page, ok := pages[name]
+		if !ok {
+			t.Errorf("command %s has no page man/%s", c.Name, name)
+			continue
+		}
+		options := map[string]bool{} // to whether it takes a value
+		for _, f := range c.Flags {
+			for _, option := range f.Names() {
+				options[option] = f.(cli.DocGenerationFlag).TakesValue()
+			}
+		}
+		compareOptions(t, name, page, options)
+		if !strings.Contains(pages["fdkit.1"], "\n.It Cm "+c.Name+"\n") {
+			t.Errorf("man/fdkit.1 does not list command %s as .It Cm %[1]s", c.Name)
+		}
+		if !strings.Contains(pages["fdkit.1"], "\n.Xr fdkit-"+c.Name+" 1") {
+			t.Errorf("man/fdkit.1 does not refer to fdkit-%s(1)", c.Name)
+		}
+	}
+	compareOptions(t, "fdkit.1", pages["fdkit.1"], map[string]bool{"help": false, "h": false, "version": false})
+	for name := range pages {
+		if command, ok := strings.CutPrefix(strings.TrimSuffix(name, ".1"), "fdkit-"); ok && strings.HasSuffix(name, ".1") && !commands[command] {
+			t.Errorf("man/%s describes command %s, which does not exist", name, command)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\.It Cm (\S+)$`).FindAllStringSubmatch(manSection(pages["fdkit.1"], "DESCRIPTION"), -1) {
+		if !commands[m[1]] {
+			t.Errorf("man/fdkit.1 lists command %s, which does not exist", m[1])
+		}
+	}
+}
+
+func compareOptions(t *testing.T, name, page string, want map[string]bool) {
+	t.Helper()
+	listed, shown := map[string]bool{}, map[string]bool{}
+	for line := range strings.SplitSeq(page, "\n") {
+		if strings.HasPrefix(line, ".It Fl ") {
+			for _, option := range flagsIn(line) {
+				listed[option] = strings.Contains(line, " Ar ")
+			}
+		}
+	}
+	for line := range strings.SplitSeq(manSection(page, "SYNOPSIS"), "\n") {
+		for _, option := range flagsIn(line) {
+			shown[option] = strings.Contains(line, " Ar ")
+		}
+	}
+	for _, place := range []struct {
+		name string
+		got  map[string]bool
+	}{{"options list", listed}, {"SYNOPSIS", shown}} {
+		for option, value := range want {
+			if got, ok := place.got[option]; !ok {
+				t.Errorf("man/%s: option %s is not in the %s", name, option, place.name)
+			} else if got != value {
+				t.Errorf("man/%s: option %s in the %s has a value: %t; want %t", name, option, place.name, got, value)
+			}
+		}
+		for option := range place.got {
+			if _, ok := want[option]; !ok {
+				t.Errorf("man/%s: the %s has option %s, which does not exist", name, place.name, option)
+			}
+		}
+	}
+}
+
+// flagsIn returns the options that a line of mdoc(7) marks with Fl, without dashes.
+func flagsIn(line string) (options []string) {
+	words := strings.Fields(line)
+	for i, word := range words[:max(len(words)-1, 0)] {
+		if word == "Fl" || word == ".Fl" {
+			options = append(options, strings.TrimPrefix(words[i+1], "-"))
+		}
+	}
+	return options
+}
+
+// TestManLint holds the pages to mandoc's taste, and to referring to pages that
+// exist.
+func TestManLint(t *testing.T) {
+	pages := manPages(t)
+	for name, page := range pages {
+		title := strings.Replace(strings.ToUpper(name), ".", " ", 1)
+		if !strings.Contains(page, "\n.Dt "+title+"\n") {
+			t.Errorf("man/%s has no line .Dt %s", name, title)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^\.Xr (fdkit\S*) (\d)`).FindAllStringSubmatch(page, -1) {
+			if _, ok := pages[m[1]+"."+m[2]]; !ok {
+				t.Errorf("man/%s refers to %s(%s), which does not exist", name, m[1], m[2])
+			}
+		}
+	}
+	wantPrograms(t, "mandoc")
+	lint := exec.Command("mandoc", append([]string{"-T", "lint", "-W", "warning"}, slices.Sorted(maps.Keys(pages))...)...)
+	lint.Dir = "../man"
+	if out, err := lint.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v: %v\n%s", lint, err, out)
+	}
+}
+
+// TestManWire holds fdkit-protocol(7) and fdkit-environ(7) to what is sent.
+func TestManWire(t *testing.T) {
+	pages := manPages(t)
+	payload := realPayload(t)
+
+	var drawn []byte
+	for _, m := range regexp.MustCompile(`(?m)^bytes  ((?:[0-9a-f]{2} ?)+)$`).FindAllStringSubmatch(manSection(pages["fdkit-protocol.7"], "A MESSAGE"), 2) {
+		row, err := hex.DecodeString(strings.ReplaceAll(m[1], " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		drawn = append(drawn, row...)
+	}
+	if len(drawn) == 0 || !bytes.HasPrefix(payload, drawn) {
+		t.Errorf("man/fdkit-protocol.7 draws a payload that begins %q; one begins %q", drawn, payload)
+	}
+	for _, limit := range []int{fdsend.MaxFDs, fdsend.MaxPayload} {
+		if !strings.Contains(manSection(pages["fdkit-protocol.7"], "A MESSAGE"), " "+strconv.Itoa(limit)+" ") {
+			t.Errorf("man/fdkit-protocol.7 does not tell the limit %d", limit)
+		}
+	}
+	message := fdrecv.Message{Payload: payload}
+	for name := range message.Vars() {
+		if !strings.Contains(pages["fdkit-environ.7"], "\n.It Ev "+name+"\n") {
+			t.Errorf("man/fdkit-environ.7 does not list %s", name)
+		}
+	}
+	_, refused, _ := strings.Cut(manSection(pages["fdkit-environ.7"], "WHAT COMES WITH A CONNECTION"), "\nThese are\n")
+	refused, _, _ = strings.Cut(refused, "\nThese are inherited")
+	names := regexp.MustCompile(`(?m)^\.Ev (\S+)`).FindAllStringSubmatch(refused, -1)
+	for _, m := range names {
+		if _, err := fdkitexec.NewEnviron(nil, m[1]); err == nil {
+			t.Errorf("man/fdkit-environ.7 says that %s is never let through; NewEnviron(nil, %[1]q) succeeds", m[1])
+		}
+	}
+	source, err := os.ReadFile("../exec/environ.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, dangerous, found := strings.Cut(string(source), "\nfunc dangerous(")
+	if !found {
+		t.Fatal("exec/environ.go has no func dangerous")
+	}
+	for _, m := range regexp.MustCompile(`"([A-Z0-9_]+)"`).FindAllStringSubmatch(dangerous, -1) {
+		if !slices.ContainsFunc(names, func(name []string) bool { return name[1] == m[1] }) {
+			t.Errorf("man/fdkit-environ.7 does not say that %s is never let through", m[1])
+		}
+	}
+}
+
+// realPayload returns what fdkit listen sends with a connection.
+func realPayload(t *testing.T) []byte {
+	t.Helper()
+	address, err := listen.ParseAddress("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listeners, err := listen.Listen(address, listen.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listeners[0].Close()
+	go func() { _, _ = exchange(listeners[0].String(), nil, "") }()
+	var c listen.Conn
+	if err := listeners[0].Accept(&c); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(c.FD)
+	return c.AppendPayload(nil)
+}
+
+// manExample says how examples of a page are run.
+type manExample struct {
+	page string
+	// blocks are the first lines of the examples that script runs, with run 1, run
+	// 2 and so on.
+	blocks []string
+	// files are examples that are files, first lines by name.
+	files map[string]string
+	// script is a shell script that checks what the examples do; it has ask, get,
+	// run and what tools_test.go has. want is what it prints.
+	script, want string
+	needs        []string // programs
+	root         bool     // can be run by root only
+}
+
+// helpers are the programs that examples mention and do not show.
+var helpers = map[string]string{
+	"handler":     "#!/bin/sh\nread -r line\necho \"handler: $line\"\n",
+	"old-handler": "#!/bin/sh\nread -r line\necho \"old: $line\"\n",
+	"new-handler": "#!/bin/sh\nread -r line\necho \"new: $line\"\n",
+	"one-client":  "#!/bin/sh\nread -r line\necho \"one-client: $line\"\n",
+}
+
+var manExamples = []manExample{
+	{
+		page: "fdkit.1", blocks: []string{"fdkit listen :8080 | fdkit pool cat"},
+		script: "run 1; ask 127.0.0.1:8080; ask '[::1]:8080'", want: "hello\nhello\n",
+	},
+	{
+		page: "fdkit.1", blocks: []string{"fdkit listen unix:/run/echo.sock | fdkit pool cat"},
+		script: "run 1; ask unix:/run/echo.sock", want: "hello\n",
+	},
+	{
+		page:   "fdkit.1",
+		blocks: []string{"fdkit listen --to /run/web.q :8080", "fdkit pool --from /run/web.q ./handler"},
+		script: "run 1; run 2; ask 127.0.0.1:8080", want: "handler: hello\n",
+	},
+	{
+		page:   "fdkit.1",
+		blocks: []string{"fdkit listen :9000 | while fdkit recv-exec ./one-client; do :; done"},
+		script: "run 1; ask 127.0.0.1:9000; ask 127.0.0.1:9000", want: "one-client: hello\none-client: hello\n",
+	},
+	{
+		page: "fdkit.1", blocks: []string{"fdkit listen :80 |"},
+		script: "run 1; ask 127.0.0.1:80", want: "hello\n",
+		needs: []string{"setpriv"}, root: true,
+	},
+
+	{
+		page: "fdkit-listen.1", blocks: []string{"fdkit listen :8080 | fdkit pool cat"},
+		script: "run 1; ask 127.0.0.1:8080", want: "hello\n",
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen 127.0.0.1:8080 '[::1]:8081' unix:/run/echo.sock | fdkit pool cat"},
+		script: "run 1; ask 127.0.0.1:8080; ask '[::1]:8081'; ask unix:/run/echo.sock", want: "hello\nhello\nhello\n",
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen --address-fd 3 127.0.0.1:0 3>address | fdkit pool cat"},
+		script: "run 1; await 'test -s address'; ask $(cat address)", want: "hello\n",
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen -1 --to /run/web.q 127.0.0.1:0 >port"},
+		script: "run 1; fdkit pool --from /run/web.q cat & await 'test -s port'; ask 127.0.0.1:$(cat port)", want: "hello\n",
+	},
+	{
+		page: "fdkit-listen.1", files: map[string]string{"run": "#!/bin/sh"},
+		script: "./run 3>ready & await 'test -s ready'; od -An -c ready; fdkit pool --from /run/web.q cat & ask 127.0.0.1:8080",
+		want:   "  \\n\nhello\n",
+	},
+	{
+		page: "fdkit-listen.1", blocks: []string{"fdkit listen --to /run/web.q fd:3"},
+		script: `python3 -c 'import os, socket
+listening = socket.create_server(("127.0.0.1", 8080))
+os.set_inheritable(listening.fileno(), True)
+assert listening.fileno() == 3
+os.execvp("sh", ["sh", "./1"])' &
+fdkit pool --from /run/web.q cat &
+ask 127.0.0.1:8080`,
+		want: "hello\n", needs: []string{"python3"},
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen --to /run/web.q --mode 0660 --owner :www-data :80"},
+		script: `run 1
+await 'test -S /run/web.q'
+stat -c '%a %U %G' /run/web.q
+setpriv --reuid=nobody --regid=www-data --clear-groups fdkit pool --from /run/web.q cat &
+ask 127.0.0.1:80`,
+		want: "660 root www-data\nhello\n", needs: []string{"setpriv"}, root: true,
+	},
+
+	{
+		page: "fdkit-recv-exec.1", blocks: []string{"fdkit listen :9000 | fdkit recv-exec cat"},
+		script: "run 1; ask 127.0.0.1:9000; wait $!", want: "hello\n",
+	},
+	{
+		page:   "fdkit-recv-exec.1",
+		blocks: []string{"fdkit listen :9000 | while fdkit recv-exec ./one-client; do :; done"},
+		script: "run 1; ask 127.0.0.1:9000; ask 127.0.0.1:9000", want: "one-client: hello\none-client: hello\n",
+	},
+	{
+		page: "fdkit-recv-exec.1", blocks: []string{"fdkit listen :9000 | {"},
+		script: "run 1; ask 127.0.0.1:9000; ask 127.0.0.1:9000; wait $!", want: "one-client: hello\none-client: hello\n",
+	},
+	{
+		page:   "fdkit-recv-exec.1",
+		blocks: []string{"fdkit listen :9000 | fdkit recv-exec --fd 6,7 sh -c 'cat <&6 >&7'"},
+		script: "run 1; ask 127.0.0.1:9000; wait $!", want: "hello\n",
+	},
+	{
+		page:   "fdkit-recv-exec.1",
+		blocks: []string{"fdkit listen :9000 | fdkit recv-exec --stderr sh -x ./one-client"},
+		script: "run 1; ask 127.0.0.1:9000; wait $!", want: "+ read -r line\n+ echo one-client: hello\none-client: hello\n",
+	},
+	{
+		page:   "fdkit-recv-exec.1",
+		blocks: []string{"fdkit recv-exec --wait 10s --from /run/web.q ./one-client"},
+		script: "run 1; fdkit listen --to /run/web.q :9000 & ask 127.0.0.1:9000", want: "one-client: hello\n",
+	},
+
+	{
+		page: "fdkit-pool.1", files: map[string]string{"handler": "#!/bin/sh"},
+		blocks: []string{"fdkit listen :8080 | fdkit pool -v -n 100 ./handler 2>pool.log"},
+		script: `run 1; ask 127.0.0.1:8080 Ann; await 'grep -q end pool.log'
+sed -E 's/[0-9.]+(µs|ms|s)/TIME/; s/pid [0-9]+/pid PID/; s/:[0-9]+,/:PORT,/' pool.log`,
+		want: "hello Ann, you come from 127.0.0.1\n" +
+			"fdkit pool: start pid PID for 127.0.0.1:PORT, waited TIME, running 1/100\n" +
+			"fdkit pool: end pid PID for 127.0.0.1:PORT, ran TIME, exit 0, running 0/100\n",
+	},
+	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8080 | fdkit pool busybox httpd -i -h www"},
+		script: `mkdir www; echo hello >www/greeting.txt; run 1
+await "printf 'GET /greeting.txt HTTP/1.0\r\n\r\n' | dial 127.0.0.1:8080 >got"; tail -n 1 got`,
+		want: "hello\n", needs: []string{"busybox"},
+	},
+	{
+		page:   "fdkit-pool.1",
+		blocks: []string{"fdkit listen :9418 | fdkit pool git daemon --inetd --export-all --base-path=repos"},
+		script: `git init -q repos/project
+git -C repos/project -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m hello
+run 1; await 'git clone -q git://127.0.0.1/project 2>&1'; git -C project log --format=%s`,
+		want: "hello\n", needs: []string{"git"},
+	},
+	{
+		page:   "fdkit-pool.1",
+		blocks: []string{"fdkit pool --grace 30s --from /run/web.q ./handler"},
+		script: "run 1; fdkit listen --to /run/web.q :8080 & ask 127.0.0.1:8080", want: "handler: hello\n",
+	},
+	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit listen --to /run/web.q :8080 &"},
+		script: "run 1; await 'echo hello | dial 127.0.0.1:8080 | grep new'; ask 127.0.0.1:8080", want: "new: hello\n",
+	},
+	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8080 | fdkit pool -n 1 ./handler"},
+		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
+	},
+
+	{
+		page: "fdkit-completion.1", blocks: []string{"mkdir -p ~/.local/share/bash-completion/completions"},
+		script: "run 1; wait $!; bash -n ~/.local/share/bash-completion/completions/fdkit; grep -c complete ~/.local/share/bash-completion/completions/fdkit >count; echo done",
+		want:   "done\n", needs: []string{"bash"},
+	},
+	{
+		page: "fdkit-completion.1", blocks: []string{`eval "$(fdkit completion bash)"`},
+		script: "bash -c '. ./1; complete -p fdkit' | grep -o '[^ ]*$'", want: "fdkit\n", needs: []string{"bash"},
+	},
+	{
+		page: "fdkit-completion.1", blocks: []string{"mkdir -p ~/.zfunc"},
+		script: "run 1; wait $!; head -n 1 ~/.zfunc/_fdkit", want: "#compdef fdkit\n",
+	},
+	{
+		page: "fdkit-completion.1", blocks: []string{"mkdir -p ~/.config/fish/completions"},
+		script: "run 1; wait $!; grep -q '^complete ' ~/.config/fish/completions/fdkit.fish; echo done", want: "done\n",
+	},
+
+	{
+		page: "fdkit-environ.7", blocks: []string{"fdkit listen :8080 | fdkit pool env"},
+		script: `run 1; get 127.0.0.1:8080 | grep -E '^(FDKIT|PROTO|REMOTE|TCP|UNIX)' |
+sed -E 's/(REMOTE_?PORT)=[0-9]+$/\1=PORT/; s/=[0-9]+\.[0-9]{6}$/=TIME/' | LC_ALL=C sort`,
+		want: "FDKIT_ACCEPTED=TIME\nPROTO=TCP\nREMOTE_ADDR=127.0.0.1\nREMOTE_PORT=PORT\n" +
+			"TCPLOCALIP=127.0.0.1\nTCPLOCALPORT=8080\nTCPREMOTEIP=127.0.0.1\nTCPREMOTEPORT=PORT\n",
+	},
+	{
+		page: "fdkit-environ.7", files: map[string]string{"handler": "#!/bin/sh"},
+		script: "fdkit listen :8080 | fdkit pool ./handler & get 127.0.0.1:8080; get '[::1]:8080'", want: "welcome\nwelcome\n",
+	},
+	{
+		page:   "fdkit-environ.7",
+		blocks: []string{"fdkit pool --accept-env 'GEO_*' --from unix-listen:/run/geo.sock env"},
+		script: `run 1; await 'test -S /run/geo.sock'; python3 -c 'import socket
+queue = socket.socket(socket.AF_UNIX)
+queue.connect("/run/geo.sock")
+mine, theirs = socket.socketpair()
+socket.send_fds(queue, [b"FDKIT=1\0GEO_COUNTRY=NL\0OTHER=no\0LD_PRELOAD=no\0"], [theirs.fileno()])
+theirs.close()
+print(mine.makefile().read())' | grep -E 'GEO|OTHER|LD_PRELOAD'`,
+		want: "GEO_COUNTRY=NL\n", needs: []string{"python3"},
+	},
+
+	{
+		page:  "fdkit-protocol.7",
+		files: map[string]string{"receiver.py": "# receiver.py: greet each connection that comes through the Unix socket stdin"},
+		blocks: []string{
+			"fdkit listen unix:/run/greet.sock | fdkit recv-exec python3 receiver.py",
+			"fdkit listen --to unix:/run/greet.sock :8080",
+		},
+		script: "run 1; await 'test -S /run/greet.sock'; run 2; get 127.0.0.1:8080; get '[::1]:8080'",
+		want:   "hello 127.0.0.1\nhello ::1\n", needs: []string{"python3"},
+	},
+	{
+		page: "fdkit-protocol.7",
+		files: map[string]string{
+			"receiver.py": "# receiver.py: greet each connection that comes through the Unix socket stdin",
+			"attach.py":   "# attach.py: fdkit listen :8080 | python3 attach.py python3 receiver.py",
+		},
+		blocks: []string{"fdkit listen :8080 | python3 attach.py python3 receiver.py"},
+		script: "run 1; get 127.0.0.1:8080; get 127.0.0.1:8080",
+		want:   "hello 127.0.0.1\nhello 127.0.0.1\n", needs: []string{"python3"},
+	},
+	{
+		page:   "fdkit-protocol.7",
+		files:  map[string]string{"named.py": "# named.py: receive one connection from the queue that the argument names"},
+		blocks: []string{"python3 named.py /run/web.q"},
+		script: "fdkit listen --to /run/web.q :8080 & await 'test -S /run/web.q'; run 1; get 127.0.0.1:8080",
+		want:   "hello from Python\n", needs: []string{"python3"},
+	},
+	{
+		page:  "fdkit-protocol.7",
+		files: map[string]string{"sender.py": "# sender.py: send the file that the second argument names"},
+		blocks: []string{
+			"fdkit recv-exec --fd 0 --from unix-listen:/run/in.sock wc -l",
+			"python3 sender.py /run/in.sock /etc/passwd",
+		},
+		script: `run 1; receiver=$!; await 'test -S /run/in.sock'; run 2; wait $receiver
+test "$(cat out1)" -eq "$(wc -l </etc/passwd)"; echo same`,
+		want: "same\n", needs: []string{"python3"},
+	},
+}
+
+// TestManExamples runs every literal block of the EXAMPLES sections, each where
+// nothing but itself is: in a network namespace of its own, so that :8080 is free
+// and out of others' reach, and with a /run and a directory of its own.
+func TestManExamples(t *testing.T) {
+	dir, err := fdkit()
+	if err != nil {
+		t.Fatalf("go build fdkit: %v", err)
+	}
+	wantPrograms(t, "ip", "mount")
+	namespaces := exec.Command("true")
+	namespaces.SysProcAttr = apart()
+	if err := namespaces.Run(); err != nil {
+		skipManTest(t, "namespaces cannot be made: %v", err)
+	}
+	blocks := map[string]map[string]string{} // by page and first line
+	for name, page := range manPages(t) {
+		blocks[name] = literalBlocks(t, name, manSection(page, "EXAMPLES"))
+	}
+	checked := map[string]bool{}
+	for _, e := range manExamples {
+		for _, first := range slices.Concat(e.blocks, slices.Collect(maps.Values(e.files))) {
+			if _, ok := blocks[e.page][first]; !ok {
+				t.Errorf("man/%s has no example that begins %q", e.page, first)
+			}
+			checked[e.page+" "+first] = true
+		}
+	}
+	for name := range blocks {
+		for first := range blocks[name] {
+			if !checked[name+" "+first] {
+				t.Errorf("man/%s: nothing in manExamples runs the example that begins %q", name, first)
+			}
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	for i, e := range manExamples {
+		t.Run(fmt.Sprintf("%s/%d", e.page, i), func(t *testing.T) {
+			t.Parallel()
+			e.run(t, filepath.Join(dir, "fdkit"), blocks[e.page])
+		})
+	}
+}
+
+// literalBlocks returns the literal blocks of a section by their first lines, as
+// mandoc would show them.
+func literalBlocks(t *testing.T, name, section string) map[string]string {
+	t.Helper()
+	blocks := map[string]string{}
+	for _, part := range strings.Split("\n"+section, "\n.Bd -literal")[1:] {
+		_, text, _ := strings.Cut(part, "\n")
+		text, _, ended := strings.Cut(text, "\n.Ed\n")
+		text = strings.NewReplacer(`\e`, `\`, `\&`, "", `\-`, "-", `\(aq`, "'").Replace(text)
+		first, _, _ := strings.Cut(text, "\n")
+		if _, twice := blocks[first]; twice || !ended {
+			t.Errorf("man/%s: example %q is there twice, or has no end", name, first)
+		}
+		blocks[first] = text + "\n"
+	}
+	return blocks
+}
+
+// apart gives a process a network and mounts of its own.
+func apart() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setpgid: true, Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	if uid, gid := os.Getuid(), os.Getgid(); uid != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
+	}
+	return attr
+}
+
+// The binary is mounted where any user can reach it.
+const manPrelude = `set -e
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/bin
+: >/run/bin/fdkit
+mount --bind "$BINARY" /run/bin/fdkit
+ip link set lo up
+run() { sh ./$1 >out$1 2>err$1 & }
+ask() { await "echo '${2-hello}' | dial '$1' >got"; cat got; }
+get() { await "dial '$1' </dev/null >got"; cat got; }
+`
+
+func (e *manExample) run(t *testing.T, binary string, blocks map[string]string) {
+	wantPrograms(t, e.needs...)
+	if e.root && os.Getuid() != 0 {
+		skipManTest(t, "only root can run this")
+	}
+	dir := t.TempDir()
+	tmp, home := filepath.Join(dir, "tmp"), filepath.Join(dir, "home")
+	if err := errors.Join(os.Mkdir(tmp, 0o777), os.Mkdir(home, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	files := maps.Clone(helpers)
+	for i, first := range e.blocks {
+		files[strconv.Itoa(i+1)] = blocks[first]
+	}
+	for name, first := range e.files {
+		files[name] = blocks[first]
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := exec.Command("sh", "-c", manPrelude+e.script)
+	script.Dir = dir
+	script.Env = []string{
+		"PATH=/run/bin:" + os.Getenv("PATH"), "BINARY=" + binary, "HOME=" + home, "TMPDIR=" + tmp,
+		"TCPREMOTEIP=stale", marker + "=" + dir,
+		"GORACE=atexit_sleep_ms=0", // it is a second for each process otherwise
+	}
+	script.SysProcAttr = apart()
+	// Files, as nobody waits for the last writer of those.
+	stdout, err := os.Create(filepath.Join(dir, "stdout"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := os.Create(filepath.Join(dir, "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script.Stdout, script.Stderr = stdout, stderr
+	if err := script.Start(); err != nil {
+		t.Fatal(err)
+	}
+	expired := time.AfterFunc(30*time.Second, func() { _ = syscall.Kill(-script.Process.Pid, syscall.SIGKILL) })
+	runErr := script.Wait()
+	expired.Stop()
+	_ = syscall.Kill(-script.Process.Pid, syscall.SIGTERM)
+	left := leftovers(dir)
+
+	if out := string(readAll(stdout)); runErr != nil || out != e.want {
+		t.Errorf("man/%s, %q:\n%s\n%v, printed %q; want %q", e.page, e.blocks, e.script, runErr, out, e.want)
+	}
+	if left != nil {
+		t.Errorf("man/%s, %q: still running three seconds after TERM:\n%s", e.page, e.blocks, strings.Join(left, "\n"))
+	}
+	if files, _ := filepath.Glob(tmp + "/*"); files != nil {
+		t.Errorf("man/%s, %q has left %v behind", e.page, e.blocks, files)
+	}
+	errOut := string(readAll(stderr))
+	logs, _ := filepath.Glob(filepath.Join(dir, "err*"))
+	for _, log := range logs {
+		text, _ := os.ReadFile(log)
+		errOut += string(text)
+	}
+	if t.Failed() {
+		t.Logf("stderr:\n%s", errOut)
+	}
+}
+
+// wantPrograms skips the test if a program is not installed; in CI it fails.
+func wantPrograms(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			skipManTest(t, "%s is not installed; scripts/install-test-programs has it", program)
+		}
+	}
+}
+
+func skipManTest(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}

@@ -1,0 +1,121 @@
+# Completion of fdkit for fish, printed by: fdkit completion fish
+
+# __fdkit_state prints the command before the cursor, "options" if options may
+# follow there or "operands", and the operands so far, one a line.
+function __fdkit_state
+    set -l words (commandline -opc)
+    set -e words[1]
+    set -q words[1]
+    or return
+    set -l command $words[1]
+    set -e words[1]
+    set -l valued
+    switch $command
+        case listen
+            set valued to backlog address-fd ready-fd mode owner
+        case recv-exec
+            set valued from wait accept-env mode owner fd
+        case pool
+            set valued from wait accept-env mode owner n grace
+    end
+    set -l where options
+    while set -q words[1]
+        switch $words[1]
+            case --
+                set where operands
+                set -e words[1]
+                break
+            case '-?*=*'
+            case '-?*'
+                if contains -- (string replace -r '^--?' '' -- $words[1]) $valued
+                    set -e words[1]
+                end
+            case '*'
+                set where operands
+                break
+        end
+        set -e words[1]
+    end
+    printf '%s\n' $command $where $words
+end
+
+# __fdkit_at COMMAND: the cursor is where COMMAND's options may stand.
+function __fdkit_at
+    set -l state (__fdkit_state)
+    test "$state[1]" = $argv[1] -a "$state[2]" = options
+end
+
+# __fdkit_operand COMMAND [FIRST]: it is where an operand may stand, or the first one.
+function __fdkit_operand
+    set -l state (__fdkit_state)
+    test "$state[1]" = $argv[1]
+    and begin
+        not set -q argv[2]
+        or test (count $state) -eq 2
+    end
+end
+
+# __fdkit_program completes a program and its arguments.
+function __fdkit_program
+    set -l state (__fdkit_state)
+    set -e state[1..2]
+    set -l words (string escape -- $state) (commandline -ct)
+    complete -C "$words"
+end
+
+function __fdkit_user
+    set -l user (string match -r '^.*:' -- (commandline -ct | string replace -r '^--?owner=' ''))
+    if set -q user[1]
+        printf '%s\n' $user(__fish_complete_groups)
+    else
+        __fish_complete_users
+    end
+end
+
+complete -c fdkit -f
+complete -c fdkit -n __fish_is_first_token -s h -l help -d 'show help'
+complete -c fdkit -n __fish_is_first_token -l version -d 'print the version'
+complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and send each as a descriptor'
+complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
+complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
+complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
+
+complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
+complete -c fdkit -n '__fdkit_at listen' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at listen' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at listen' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at listen' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at listen' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at listen' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
+
+complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
+complete -c fdkit -n '__fdkit_at recv-exec' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at recv-exec' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at recv-exec' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at recv-exec' -l fd -d 'place the descriptor at N[,N...] instead of 0,1' -x
+complete -c fdkit -n '__fdkit_at recv-exec' -l stderr -d 'place it at 2 as well'
+complete -c fdkit -n '__fdkit_at recv-exec' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand recv-exec' -a '(__fdkit_program)'
+
+complete -c fdkit -n '__fdkit_at pool' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at pool' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
+complete -c fdkit -n '__fdkit_at pool' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at pool' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at pool' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at pool' -s n -d 'run at most SLOTS programs at once' -x
+complete -c fdkit -n '__fdkit_at pool' -l grace -d 'when told to stop, let running programs go on for at most TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at pool' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at pool' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at pool' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand pool' -a '(__fdkit_program)'
+
+complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
