@@ -4,7 +4,6 @@ package cmd_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -177,7 +176,7 @@ func leftovers(id string) (left []string) {
 // scripts/install-test-programs installs them all.
 func needs(ts *testscript.TestScript, _ bool, args []string) {
 	for _, program := range args {
-		if _, err := exec.LookPath(program); errors.Is(err, exec.ErrNotFound) {
+		if _, err := exec.LookPath(program); err != nil {
 			if os.Getenv("CI") != "" {
 				ts.Fatalf("%s is not installed: scripts/install-test-programs has it", program)
 			}

@@ -1,0 +1,81 @@
+# `make` builds bin/fdkit; `make help` says what else there is.
+
+GO       ?= go
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 10s
+SHELL    := /bin/bash
+
+# Without the tag the command line library carries a documentation generator
+# that fdkit does not use.
+TAGS := -tags=urfave_cli_no_docs
+# VERSION=1.2.3 is what fdkit --version will say.
+LDFLAGS := $(if $(VERSION),-ldflags="-X main.version=$(VERSION)")
+# The shell scripts, in whatever directory of these, by their first line.
+SCRIPTS = $(shell grep -rlE '^\#!.*[/ ](ba)?sh$$' scripts .ci)
+
+.PHONY: build
+build: ## build bin/fdkit (VERSION=1.2.3)
+	CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) $(LDFLAGS) -o bin/fdkit .
+
+.PHONY: test
+test: ## run all tests; those that lack a program are skipped
+	$(GO) test $(TAGS) ./...
+
+.PHONY: demo
+demo: ## build fdkit and show it at work
+	@scripts/demo
+
+# Not after build: root, who installs, often has no Go.
+INSTALL = scripts/install --prefix '$(PREFIX)' $(if $(DESTDIR),--destdir '$(DESTDIR)')
+.PHONY: install uninstall
+install: ## install what make has built, with manual pages and completions (PREFIX=/usr/local, DESTDIR=)
+	$(INSTALL)
+uninstall: ## remove what install has installed
+	$(INSTALL) --uninstall
+
+# What CI runs, and you before you send a change. .ci/run installs what it needs.
+.PHONY: check
+check: check-format check-code check-modules check-scripts check-tests ## run everything that a change must pass
+
+.PHONY: check-format check-code check-modules check-scripts check-tests
+check-format:
+	@unformatted=$$($(GO) tool gofumpt -l .) && test -z "$$unformatted" || \
+		{ echo "gofumpt -w is wanted by:" $$unformatted; exit 1; }
+check-code:
+	$(GO) vet $(TAGS) ./...
+	$(GO) tool staticcheck $(TAGS) ./...
+check-modules:
+	$(GO) mod tidy -diff
+check-scripts:
+	@if command -v shellcheck >/dev/null; then echo shellcheck $(SCRIPTS); shellcheck $(SCRIPTS); \
+	else echo 'skipped: shellcheck is not installed; scripts/install-test-programs has it'; test -z "$$CI"; fi
+# Among them are those that lint the manual pages, compare the completions, run
+# the examples of README and manual, and hold the rule of who imports whom.
+check-tests:
+	$(GO) test -race $(TAGS) ./...
+
+COMPLETIONS := $(addprefix scripts/completion/,fdkit.bash _fdkit fdkit.fish)
+complete = $(GO) run $(TAGS) . completion $$(case $(1) in *.bash) echo bash;; *.fish) echo fish;; *) echo zsh;; esac)
+
+.PHONY: completion
+completion: ## write scripts/completion anew from the command tree
+	@mkdir -p scripts/completion
+	@for f in $(COMPLETIONS); do $(call complete,$$f) >$$f || exit; echo $$f; done
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME=10s
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test $(TAGS) -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test $(TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove bin
+	rm -rf bin
+
+.PHONY: help
+help:
+	@sed -n 's/^\([a-z]*\)[a-z ]*:.*## /\1:/p' Makefile | awk -F: '{ printf "make %-12s %s\n", $$1, $$2 }'
