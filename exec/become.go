@@ -91,23 +91,27 @@ type sigaction struct {
 	mask     uint64
 }
 
-const ignored = 1 // SIG_IGN
-
-func disposition(sig int) (act sigaction, ok bool) {
-	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0,
-		uintptr(unsafe.Pointer(&act)), unsafe.Sizeof(act.mask), 0, 0)
-	return act, errno == 0
+// ignoredSignals returns the signals that this process has as ignored.
+func ignoredSignals() (signals []syscall.Signal) {
+	const ignored = 1 // SIG_IGN
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		var act sigaction
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0,
+			uintptr(unsafe.Pointer(&act)), unsafe.Sizeof(act.mask), 0, 0)
+		if errno == 0 && act.handler == ignored {
+			signals = append(signals, sig)
+		}
+	}
+	return signals
 }
 
 // defaultSignals sets every ignored signal to its default. What has a handler is
 // set to the default by execve itself.
 func defaultSignals() {
-	for sig := 1; sig <= lastSignal; sig++ {
-		if act, ok := disposition(sig); ok && act.handler == ignored {
-			var none sigaction
-			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig),
-				uintptr(unsafe.Pointer(&none)), 0, unsafe.Sizeof(none.mask), 0, 0)
-		}
+	for _, sig := range ignoredSignals() {
+		var none sigaction
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig),
+			uintptr(unsafe.Pointer(&none)), 0, unsafe.Sizeof(none.mask), 0, 0)
 	}
 }
 

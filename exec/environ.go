@@ -3,9 +3,12 @@
 package exec
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdinfo"
 	"fdkit/internal/scm"
@@ -14,7 +17,7 @@ import (
 // Environ makes the environment of programs. A variable that describes the
 // connection comes from the connection or is unset; it is never inherited.
 type Environ struct {
-	base   []string
+	base   []*byte  // NAME=VALUE and NUL
 	accept []string // further names that may come with a message; NAME or PREFIX*
 }
 
@@ -35,7 +38,11 @@ func NewEnviron(base []string, accept ...string) (*Environ, error) {
 	e := &Environ{accept: accept}
 	for _, v := range base {
 		if name, _, _ := strings.Cut(v, "="); !e.fromMessage(name) {
-			e.base = append(e.base, v)
+			entry, err := unix.BytePtrFromString(v)
+			if err != nil {
+				return nil, fmt.Errorf("%q has a NUL byte in it", v)
+			}
+			e.base = append(e.base, entry)
 		}
 	}
 	return e, nil
@@ -44,22 +51,51 @@ func NewEnviron(base []string, accept ...string) (*Environ, error) {
 // For returns the environment for the connection fd that came with payload. If
 // the payload has no variables, the socket itself is asked who its ends are.
 func (e *Environ) For(fd int, payload []byte) []string {
-	env := slices.Clip(slices.Clone(e.base))
-	if !strings.HasPrefix(string(payload), scm.Begin) {
-		payload = []byte(scm.Begin)
+	var b envBlock
+	e.fill(&b, fd, payload)
+	return b.strings()
+}
+
+// envBlock is an environment as execve(2) takes it.
+type envBlock struct {
+	entries []*byte // each NAME=VALUE and NUL; then nil
+	asked   []byte  // what the socket said
+}
+
+// fill makes b the environment for a connection, without a copy: its entries
+// point into payload.
+func (e *Environ) fill(b *envBlock, fd int, payload []byte) {
+	b.entries = append(b.entries[:0], e.base...)
+	if !bytes.HasPrefix(payload, []byte(scm.Begin)) {
+		b.asked = append(b.asked[:0], scm.Begin...)
 		if c, ok := fdinfo.Connection(fd); ok {
-			payload = c.AppendVars(payload)
+			b.asked = c.AppendVars(b.asked)
+		}
+		payload = b.asked
+	}
+	own := len(b.entries)
+	for entry := range scm.Entries(payload) {
+		name := string(entry[:bytes.IndexByte(entry, '=')])
+		// FDKIT is the version of the payload, of no use to a program. Of two with
+		// the same name the first counts.
+		if name != "FDKIT" && e.fromMessage(name) && !hasName(b.entries[own:], name) {
+			b.entries = append(b.entries, &entry[0])
 		}
 	}
-	var seen []string
-	for name, value := range scm.Vars(payload) {
-		// FDKIT is the version of the payload, of no use to a program.
-		if name != "FDKIT" && e.fromMessage(name) && !slices.Contains(seen, name) {
-			seen = append(seen, name)
-			env = append(env, name+"="+value)
-		}
+	b.entries = append(b.entries, nil)
+}
+
+func hasName(entries []*byte, name string) bool {
+	return slices.ContainsFunc(entries, func(entry *byte) bool {
+		return strings.HasPrefix(unix.BytePtrToString(entry), name+"=")
+	})
+}
+
+func (b *envBlock) strings() (all []string) {
+	for _, entry := range b.entries[:len(b.entries)-1] {
+		all = append(all, unix.BytePtrToString(entry))
 	}
-	return env
+	return all
 }
 
 // fromMessage tells whether a variable may come with a message.

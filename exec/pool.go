@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"strconv"
 	"sync"
@@ -79,8 +78,8 @@ const (
 	// maxWorkers is the number of goroutines that receive and start programs: one
 	// can receive while another waits for execve.
 	maxWorkers = 2
-	// A worker has at most the connection, a pipe of ForkExec and a copy of its
-	// end open at a time.
+	// A worker has the connection open, and while it starts a program, where
+	// vfork is not to be had, a pipe of ForkExec and a copy of its end.
 	workerFDs = 4
 	// The rest of the process has at most these for moments: who attaches to a
 	// named queue, and what describes the queue to it.
@@ -116,7 +115,9 @@ func (p *Pool) workers() (int, error) {
 // Run runs programs until the receivers end, and then waits for the programs that
 // still run.
 func (p *Pool) Run() error {
+	p.mu.Lock() // Signal and Running may be called already
 	p.running, p.early = map[int]*Run{}, map[int]ending{}
+	p.mu.Unlock()
 	p.spawned = make(chan struct{}, 1)
 	p.slots = make(chan struct{}, p.Slots)
 	if err := CloseOnExec(3); err != nil {
@@ -126,7 +127,6 @@ func (p *Pool) Run() error {
 	if err != nil {
 		return err
 	}
-	handleIgnoredSignals()
 	done := make(chan struct{})
 	go p.reap(done)
 	var work sync.WaitGroup
@@ -169,14 +169,19 @@ func (p *Pool) work(receive func(*Connection) error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	emptyMask()
+	spawner, err := newSpawner(p.Program)
+	if err != nil {
+		return err
+	}
 	var c Connection
+	var env envBlock
 	for {
 		p.slots <- struct{}{} // nothing is received without a free slot
 		err := receive(&c)
 		started := false
 		switch {
 		case err == nil:
-			started = p.start(&c)
+			started = p.start(&c, spawner, &env)
 			for _, fd := range c.FDs {
 				_ = unix.Close(fd)
 			}
@@ -203,7 +208,7 @@ func (p *Pool) trouble(err error) {
 
 // start starts the program on a connection. It keeps trying while the system is
 // short of processes, memory or descriptors.
-func (p *Pool) start(c *Connection) bool {
+func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) bool {
 	if len(c.FDs) == 0 {
 		p.trouble(errors.New("a message came without a descriptor"))
 		return false
@@ -216,9 +221,9 @@ func (p *Pool) start(c *Connection) bool {
 		p.trouble(fmt.Errorf("a connection is lost: %w", err))
 		return false
 	}
-	env := p.Environ.For(fd, c.Payload)
+	p.Environ.fill(env, fd, c.Payload)
 	for pause := time.Duration(0); ; {
-		err := p.spawn(fd, env)
+		err := p.spawn(spawner, fd, env)
 		switch {
 		case err == nil:
 			return true
@@ -241,19 +246,13 @@ func temporary(err error) bool {
 	return false
 }
 
-// spawn starts the program in a process group of its own, so that signals reach
-// what it starts, too. ForkExec is a vfork: the child borrows this process's memory
-// until it executes the program, whatever size that memory has.
-func (p *Pool) spawn(fd int, env []string) error {
+// spawn starts the program, and enters it in running.
+func (p *Pool) spawn(spawner *spawner, fd int, env *envBlock) error {
 	p.mu.Lock()
 	p.starting++
 	p.mu.Unlock()
 	begin := time.Now()
-	pid, err := syscall.ForkExec(p.Program.Path, p.Program.Args, &syscall.ProcAttr{
-		Env:   env,
-		Files: []uintptr{uintptr(fd), uintptr(fd), 2},
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
-	})
+	pid, err := spawner.spawn(fd, env)
 	p.mu.Lock()
 	p.starting--
 	defer func() {
@@ -262,16 +261,17 @@ func (p *Pool) spawn(fd int, env []string) error {
 		}
 		p.mu.Unlock()
 	}()
+	select {
+	case p.spawned <- struct{}{}: // also of a child that failed before execve
+	default:
+	}
 	if err != nil {
 		return err
 	}
-	select {
-	case p.spawned <- struct{}{}:
-	default:
-	}
-	run := &Run{PID: pid, Env: env, Begin: begin, Running: len(p.running) + 1}
+	run := &Run{PID: pid, Begin: begin, Running: len(p.running) + 1}
 	if p.Started != nil {
 		// Under the lock, so that its line comes before that of Ended.
+		run.Env = env.strings()
 		p.Started(run)
 	}
 	run.Env = nil
@@ -318,18 +318,6 @@ func (p *Pool) reap(done chan struct{}) {
 			case <-done:
 				return
 			}
-		}
-	}
-}
-
-// handleIgnoredSignals takes over the signals that this process was started with
-// as ignored, as nohup and the shell's & do it. They remain without effect here,
-// but programs get them with their default: what is ignored stays ignored through
-// execve, what has a handler does not.
-func handleIgnoredSignals() {
-	for sig := 1; sig <= lastSignal; sig++ {
-		if act, ok := disposition(sig); ok && act.handler == ignored {
-			signal.Notify(make(chan os.Signal, 1), syscall.Signal(sig))
 		}
 	}
 }

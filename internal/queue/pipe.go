@@ -118,8 +118,8 @@ func sendThroughPipe(fd int) (*Queue, error) {
 	if _, err := unix.Write(fd, []byte(l.String())); err == unix.EPIPE {
 		close(lifeline.gone)
 	} else if err != nil {
-		_, _ = q.leave()
-		closeAll(send)
+		d.shut()
+		closeAll(send, receive, abstract, private, file)
 		return nil, os.NewSyscallError("write", err)
 	} else {
 		lifeline.watch()

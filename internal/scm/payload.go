@@ -26,15 +26,29 @@ func AppendVar(payload []byte, name, value string) []byte {
 // whatever is no variable.
 func Vars(payload []byte) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
-		rest, ours := bytes.CutPrefix(payload, []byte(Begin))
-		for ours {
-			var entry []byte
-			var whole bool
-			if entry, rest, whole = bytes.Cut(rest, []byte{0}); !whole {
+		for entry := range Entries(payload) {
+			name, value, _ := strings.Cut(string(entry[:len(entry)-1]), "=")
+			if !yield(name, value) {
 				return
 			}
-			name, value, ok := strings.Cut(string(entry), "=")
-			if ok && ValidName(name) && !yield(name, value) {
+		}
+	}
+}
+
+// Entries yields the variables of a payload as they stand in it, each NAME=VALUE
+// and a NUL.
+func Entries(payload []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		rest, ours := bytes.CutPrefix(payload, []byte(Begin))
+		for ours {
+			end := bytes.IndexByte(rest, 0)
+			if end < 0 {
+				return
+			}
+			entry := rest[:end+1]
+			rest = rest[end+1:]
+			name, _, ok := bytes.Cut(entry, []byte("="))
+			if ok && ValidName(string(name)) && !yield(entry) {
 				return
 			}
 		}
