@@ -67,7 +67,7 @@ type Queue struct{ q *queue.Queue }
 //   - unix:PATH and unix-seqpacket:PATH connect to a foreign program's socket of
 //     that type (unix: is a stream), unix-listen:PATH waits for one to connect,
 //     unix-dgram:PATH receives datagrams there.
-//   - fd:N is an inherited descriptor, which Open takes over.
+//   - fd:N is an inherited descriptor, which Open takes over, also if it fails.
 func Open(spec string, o Options) (*Queue, error) {
 	q, err := queue.OpenReceive(spec, queue.Options(o))
 	if err != nil {

@@ -68,7 +68,7 @@ type Queue struct{ q *queue.Queue }
 //   - unix:PATH, unix-seqpacket:PATH and unix-dgram:PATH connect to a foreign
 //     program's socket of that type (unix: is a stream), unix-listen:PATH waits
 //     for one to connect.
-//   - fd:N is an inherited descriptor, which Open takes over.
+//   - fd:N is an inherited descriptor, which Open takes over, also if it fails.
 func Open(spec string, o Options) (*Queue, error) {
 	q, err := queue.OpenSend(spec, queue.Options(o))
 	if err != nil {

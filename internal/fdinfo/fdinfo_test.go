@@ -87,27 +87,33 @@ func TestAppendVars(t *testing.T) {
 		want  string
 	}{
 		{
-			"IPv4", fdinfo.Conn{Local: address("127.0.0.1:80"), Remote: address("192.0.2.1:5000")},
+			"IPv4",
+			fdinfo.Conn{Local: address("127.0.0.1:80"), Remote: address("192.0.2.1:5000")},
 			"PROTO=TCP|TCPLOCALIP=127.0.0.1|TCPLOCALPORT=80|TCPREMOTEIP=192.0.2.1|TCPREMOTEPORT=5000|REMOTE_ADDR=192.0.2.1|REMOTE_PORT=5000|",
 		},
 		{
-			"IPv6", fdinfo.Conn{Local: address("[::1]:80"), Remote: address("[2001:db8::1]:5000")},
+			"IPv6",
+			fdinfo.Conn{Local: address("[::1]:80"), Remote: address("[2001:db8::1]:5000")},
 			"PROTO=TCP|TCPLOCALIP=::1|TCPLOCALPORT=80|TCPREMOTEIP=2001:db8::1|TCPREMOTEPORT=5000|REMOTE_ADDR=2001:db8::1|REMOTE_PORT=5000|",
 		},
 		{
-			"reset meanwhile", fdinfo.Conn{Local: address("127.0.0.1:80")},
+			"reset meanwhile",
+			fdinfo.Conn{Local: address("127.0.0.1:80")},
 			"PROTO=TCP|TCPLOCALIP=127.0.0.1|TCPLOCALPORT=80|",
 		},
 		{
-			"Unix", fdinfo.Conn{Local: fdinfo.Address{Unix: true, Path: "/run/a"}, Remote: fdinfo.Address{Unix: true}, Peer: peer},
+			"Unix",
+			fdinfo.Conn{Local: fdinfo.Address{Unix: true, Path: "/run/a"}, Remote: fdinfo.Address{Unix: true}, Peer: peer},
 			"PROTO=UNIX|UNIXLOCALPATH=/run/a|UNIXREMOTEEUID=1000|UNIXREMOTEEGID=100|UNIXREMOTEPID=12|",
 		},
 		{
-			"Unix, the client bound", fdinfo.Conn{Local: fdinfo.Address{Unix: true, Path: "@a"}, Remote: fdinfo.Address{Unix: true, Path: "/tmp/c"}},
+			"Unix, the client bound",
+			fdinfo.Conn{Local: fdinfo.Address{Unix: true, Path: "@a"}, Remote: fdinfo.Address{Unix: true, Path: "/tmp/c"}},
 			"PROTO=UNIX|UNIXLOCALPATH=@a|UNIXREMOTEPATH=/tmp/c|",
 		},
 		{
-			"Unix, another PID namespace", fdinfo.Conn{Local: fdinfo.Address{Unix: true}, Peer: &unix.Ucred{Uid: 0, Gid: 0}},
+			"Unix, another PID namespace",
+			fdinfo.Conn{Local: fdinfo.Address{Unix: true}, Peer: &unix.Ucred{Uid: 0, Gid: 0}},
 			"PROTO=UNIX|UNIXREMOTEEUID=0|UNIXREMOTEEGID=0|",
 		},
 		{"nothing is known", fdinfo.Conn{}, ""},

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -179,6 +180,18 @@ func Blocked(nr uintptr, fd int) bool {
 			continue
 		}
 		if arg, err := strconv.ParseUint(fields[1], 0, 64); err == nil && (fd < 0 || arg == uint64(fd)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Inside tells whether a goroutine is inside all of these functions, each given by
+// a part of its name, such as time.Sleep or (*Pool).reap.
+func Inside(functions ...string) bool {
+	buf := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if !slices.ContainsFunc(functions, func(f string) bool { return !strings.Contains(stack, f+"(") }) {
 			return true
 		}
 	}

@@ -59,7 +59,7 @@ func openNamed(path string, o opening, sending bool) (*Queue, error) {
 		}
 		again := errors.Is(err, errNoAnswer) || errors.Is(err, errMoved)
 		if o.Wait > 0 {
-			again = again || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unixpath.ErrStale)
+			again = again || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)
 		}
 		if !again || !patience.again(err) {
 			return nil, err

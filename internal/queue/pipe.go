@@ -66,7 +66,7 @@ func pipeIdentity(fd int) (string, error) {
 }
 
 // sendThroughPipe makes a queue and writes to the pipe fd where it is to be had.
-// It owns fd.
+// It owns fd unless it fails.
 func sendThroughPipe(fd int) (*Queue, error) {
 	if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err == nil && n > 0 {
 		return nil, hint.Wrap(errors.New("another sender has written to this pipe"),
@@ -179,7 +179,8 @@ func listenPrivate() (fd, file int) {
 	return -1, -1
 }
 
-// receiveThroughPipe fetches the queue whose line is in the pipe fd. It owns fd.
+// receiveThroughPipe fetches the queue whose line is in the pipe fd. It owns fd
+// unless it fails.
 func receiveThroughPipe(fd int, o opening) (*Queue, error) {
 	patience := o.patience()
 	l, err := lookAtLine(fd, patience)

@@ -82,6 +82,9 @@ func open(spec string, o Options, sending bool) (*Queue, error) {
 		}
 	}()
 	q, err := find(spec, opening{o, &calls}, sending)
+	if err != nil && calls.Stopped() {
+		err = interrupt.ErrStopped
+	}
 	if err != nil {
 		name := spec
 		if spec == "" {

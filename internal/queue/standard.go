@@ -59,51 +59,51 @@ func openNumber(text string, o opening, sending bool) (*Queue, error) {
 	return q, nil
 }
 
-// openDescriptor opens the queue that number leads to, and takes number over.
+// openDescriptor opens the queue that number leads to, and takes number over, also
+// if that fails.
 func openDescriptor(number int, o opening, sending bool) (*Queue, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(number, &st); err == unix.EBADF {
+	fd, err := unix.FcntlInt(uintptr(number), unix.F_DUPFD_CLOEXEC, 3)
+	if err == unix.EBADF {
 		return nil, errors.New("it is not open")
 	} else if err != nil {
-		return nil, os.NewSyscallError("fstat", err)
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFIFO, unix.S_IFSOCK:
-	case unix.S_IFCHR:
-		if _, err := unix.IoctlGetTermios(number, unix.TCGETS); err == nil {
-			return nil, hint.Wrap(errors.New("it is a terminal"), joinHint(sending))
-		}
-		fallthrough
-	default:
-		name := nameOf(number)
-		cure := joinHint(sending)
-		if name == os.DevNull && !sending {
-			cure += "; a shell's & puts " + name + " there, unless the command begins with exec 3<&0 and the receiver has <&3"
-		}
-		return nil, hint.Wrap(fmt.Errorf("it is %s, neither a pipe nor a Unix socket", name), cure)
-	}
-	fd, err := unix.FcntlInt(uintptr(number), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
+	name := nameOf(number)
 	if err := giveUp(number); err != nil {
 		closeAll(fd)
 		return nil, err
 	}
-	var q *Queue
-	switch {
-	case st.Mode&unix.S_IFMT == unix.S_IFSOCK:
-		q, err = overSocket(fd, sending)
-	case sending:
-		q, err = sendThroughPipe(fd)
-	default:
-		q, err = receiveThroughPipe(fd, o)
-	}
+	q, err := overDescriptor(fd, name, o, sending)
 	if err != nil {
 		closeAll(fd)
-		return nil, err
 	}
-	return q, nil
+	return q, err
+}
+
+// overDescriptor makes a queue of fd, which it owns unless it fails.
+func overDescriptor(fd int, name string, o opening, sending bool) (*Queue, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFSOCK:
+		return overSocket(fd, sending)
+	case unix.S_IFIFO:
+		if sending {
+			return sendThroughPipe(fd)
+		}
+		return receiveThroughPipe(fd, o)
+	case unix.S_IFCHR:
+		if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+			return nil, hint.Wrap(errors.New("it is a terminal"), joinHint(sending))
+		}
+	}
+	cure := joinHint(sending)
+	if name == os.DevNull && !sending {
+		cure += "; a shell's & puts " + name + " there, unless the command begins with exec 3<&0 and the receiver has <&3"
+	}
+	return nil, hint.Wrap(fmt.Errorf("it is %s, neither a pipe nor a Unix socket", name), cure)
 }
 
 func joinHint(sending bool) string {
@@ -121,7 +121,8 @@ func nameOf(fd int) string {
 	return name
 }
 
-// overSocket makes a queue of the connected Unix socket fd, which it owns.
+// overSocket makes a queue of the connected Unix socket fd, which it owns unless it
+// fails.
 func overSocket(fd int, sending bool) (*Queue, error) {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {

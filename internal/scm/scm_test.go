@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"unsafe"
@@ -475,8 +476,7 @@ func flood([]string) error {
 	var calls interrupt.Calls
 	ended := make(chan error, 1)
 	go func() { ended <- scm.NewSender(fds[0], &calls).Send([]byte("last"), files...) }()
-	// However the two meet, Send has to come through: with nothing received it
-	// fails with ETOOMANYREFS.
+	untilPausing()
 	r := scm.NewReceiver(fds[1], &calls)
 	var m scm.Message
 	for range queued {
@@ -498,9 +498,17 @@ func flood([]string) error {
 		err = unix.Sendmsg(fds[0], []byte("x"), rights, nil, unix.MSG_DONTWAIT)
 	}
 	go func() { ended <- scm.NewSender(fds[0], &calls).Send([]byte("last"), files...) }()
+	untilPausing()
 	calls.Stop()
 	if err := <-ended; err != interrupt.ErrStopped {
 		return fmt.Errorf("Send() = %w after Stop, want ErrStopped", err)
 	}
 	return nil
+}
+
+// untilPausing waits until Send sleeps, for want of something to wait for.
+func untilPausing() {
+	for !fdtest.Inside("time.Sleep", "(*Sender).Send") {
+		runtime.Gosched()
+	}
 }
