@@ -103,14 +103,18 @@ func (e *Environ) fromMessage(name string) bool {
 	if dangerous(name) {
 		return false
 	}
-	return describesConnection(name) || slices.ContainsFunc(e.accept, func(accepted string) bool {
+	return DescribesConnection(name) || slices.ContainsFunc(e.accept, func(accepted string) bool {
 		prefix, any := strings.CutSuffix(accepted, "*")
 		return name == prefix || any && strings.HasPrefix(name, prefix)
 	})
 }
 
-// describesConnection tells whether the name belongs to UCSPI, CGI or fdkit.
-func describesConnection(name string) bool {
+// DescribesConnection tells whether a variable of that name is one of UCSPI, CGI or
+// fdkit, which come with the connection and from nowhere else.
+func DescribesConnection(name string) bool {
+	if dangerous(name) {
+		return false
+	}
 	if name == "PROTO" || name == "FDKIT" {
 		return true
 	}

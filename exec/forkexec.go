@@ -3,14 +3,20 @@
 package exec
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
 )
 
+var errConfine = errors.New("programs cannot be confined here: it takes clone3(2), on amd64 or arm64")
+
 // forkExec starts the program with the means of the standard library.
-func forkExec(p *Program, fd int, env []string) (pid int, err error) {
+func forkExec(p *Program, confine *Confinement, fd int, env []string) (pid int, err error) {
+	if !confine.plain() {
+		return 0, errConfine
+	}
 	handleIgnoredSignals()
 	return syscall.ForkExec(p.Path, p.Args, &syscall.ProcAttr{
 		Env:   env,

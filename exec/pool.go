@@ -32,6 +32,7 @@ type Connection struct {
 // something else has started: a process that has a Pool has no other children.
 type Pool struct {
 	Program *Program
+	Confine Confinement
 	Environ *Environ
 	Slots   int
 	// Receivers returns a function that waits for the next connection. Run calls
@@ -49,9 +50,11 @@ type Pool struct {
 	Trouble func(error)
 
 	mu       sync.Mutex
+	endOnce  sync.Once
 	running  map[int]*Run   // by pid
 	early    map[int]ending // programs that ended before they were entered in running
 	starting int            // programs being started
+	ending   chan struct{}  // closed by the first Signal
 	spawned  chan struct{}  // tells the reaper that there is a child
 	slots    chan struct{}  // holds a token for each slot in use
 }
@@ -117,6 +120,9 @@ func (p *Pool) workers() (int, error) {
 func (p *Pool) Run() error {
 	p.mu.Lock() // Signal and Running may be called already
 	p.running, p.early = map[int]*Run{}, map[int]ending{}
+	if p.ending == nil {
+		p.ending = make(chan struct{})
+	}
 	p.mu.Unlock()
 	p.spawned = make(chan struct{}, 1)
 	p.slots = make(chan struct{}, p.Slots)
@@ -127,14 +133,18 @@ func (p *Pool) Run() error {
 	if err != nil {
 		return err
 	}
+	spawners, err := p.spawners(workers)
+	if err != nil {
+		return err
+	}
 	done := make(chan struct{})
 	go p.reap(done)
 	var work sync.WaitGroup
 	var failure error
 	var once sync.Once
-	for range workers {
+	for i := range workers {
 		work.Go(func() {
-			if err := p.work(p.Receivers()); err != nil {
+			if err := p.work(spawners[i], p.Receivers()); err != nil {
 				once.Do(func() { failure = err })
 			}
 		})
@@ -147,10 +157,40 @@ func (p *Pool) Run() error {
 	return failure
 }
 
-// Signal sends a signal to the process groups of all running programs.
+// spawners returns n spawners, with which a program can be started.
+func (p *Pool) spawners(n int) ([]*spawner, error) {
+	if err := p.Confine.check(); err != nil {
+		return nil, err
+	}
+	spawners := make([]*spawner, n)
+	for i := range spawners {
+		var err error
+		if spawners[i], err = newSpawner(p.Program, &p.Confine); err != nil {
+			return nil, err
+		}
+	}
+	err := spawners[0].try()
+	if err == nil {
+		return spawners, nil
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Err == unix.EPERM {
+		err = hint.Wrap(err, "only root may do that")
+	} else if !ok && err != errConfine {
+		return nil, notRunnable(p.Program.Args[0], err) // the program, as its user sees it
+	}
+	return nil, fmt.Errorf("cannot confine programs: %w", err)
+}
+
+// Signal sends a signal to the process groups of all running programs. A connection
+// whose program could not be started so far, for want of memory or the like, is
+// closed.
 func (p *Pool) Signal(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.ending == nil {
+		p.ending = make(chan struct{})
+	}
+	p.endOnce.Do(func() { close(p.ending) })
 	for pid := range p.running {
 		_ = unix.Kill(-pid, sig)
 	}
@@ -164,15 +204,11 @@ func (p *Pool) Running() int {
 }
 
 // work receives connections and starts programs, one after the other.
-func (p *Pool) work(receive func(*Connection) error) error {
+func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
 	// The children have the signal mask of the thread that starts them.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	emptyMask()
-	spawner, err := newSpawner(p.Program)
-	if err != nil {
-		return err
-	}
 	var c Connection
 	var env envBlock
 	for {
@@ -228,18 +264,27 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) bool {
 		case err == nil:
 			return true
 		case !temporary(err):
-			p.trouble(fmt.Errorf("a connection is lost: %w", notRunnable(p.Program.Args[0], err)))
+			if _, ok := errors.AsType[*os.SyscallError](err); !ok { // execve
+				err = notRunnable(p.Program.Args[0], err)
+			}
+			p.trouble(fmt.Errorf("a connection is lost: %w", err))
 			return false
 		case pause == 0:
 			p.trouble(fmt.Errorf("cannot start %s yet, trying again: %w", p.Program.Args[0], err))
 		}
 		pause = min(max(2*pause, 10*time.Millisecond), time.Second)
-		time.Sleep(pause)
+		select {
+		case <-time.After(pause):
+		case <-p.ending:
+			p.trouble(errors.New("a connection is lost: the pool was told to end before its program could be started"))
+			return false
+		}
 	}
 }
 
 func temporary(err error) bool {
-	switch err {
+	errno, _ := errors.AsType[unix.Errno](err)
+	switch errno {
 	case unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.ETXTBSY:
 		return true
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,10 +100,7 @@ func run(t *testing.T, slots int, program *exec.Program) *pool {
 	go func() { p.ended <- p.Run() }()
 	t.Cleanup(func() {
 		// Until then it would take away the children of others.
-		fdtest.Eventually(t, "the pool waits for no children any more", func() bool {
-			stacks := make([]byte, 1<<20)
-			return !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*Pool).reap")
-		})
+		fdtest.Eventually(t, "the pool waits for no children any more", func() bool { return !fdtest.Inside("(*Pool).reap") })
 	})
 	return p
 }
@@ -125,7 +121,8 @@ func (p *pool) give(t *testing.T) *fdtest.End {
 	t.Helper()
 	mine, its := fdtest.Pair(t, unix.SOCK_STREAM)
 	select {
-	case p.source <- received{connection: exec.Connection{FDs: []int{its.Take()}}}:
+	case p.source <- received{connection: exec.Connection{FDs: []int{its.FD}}}:
+		its.Take()
 	case err := <-p.ended:
 		t.Fatalf("Run() = %v, want it to take a connection", err)
 	}
@@ -260,25 +257,29 @@ func TestPoolManyShort(t *testing.T) {
 	}
 }
 
+// A program that could be run, and then cannot any more.
 func TestPoolProgramThatCannotRun(t *testing.T) {
-	dir := t.TempDir()
-	file(t, filepath.Join(dir, "gone"), "#!/bin/sh\n", 0o755)
-	file(t, filepath.Join(dir, "binary"), "no script\n", 0o755)
 	for name, want := range map[string]string{"gone": "no such file or directory", "binary": "exec format error"} {
 		t.Run(name, func(t *testing.T) {
 			fdtest.NoLeaks(t)
-			program := find(t, filepath.Join(dir, name))
-			if name == "gone" {
-				if err := os.Remove(program.Path); err != nil {
+			path := filepath.Join(t.TempDir(), name)
+			file(t, path, "#!/bin/sh\n", 0o755)
+			p := run(t, 1, find(t, path))
+			all(t, p.give(t))
+			fdtest.Eventually(t, "its program ends", func() bool { return p.count(func() int { return len(p.statuses) }) == 1 })
+			if name == "binary" {
+				file(t, path+".new", "no script\n", 0o755)
+				if err := os.Rename(path+".new", path); err != nil {
 					t.Fatal(err)
 				}
+			} else if err := os.Remove(path); err != nil {
+				t.Fatal(err)
 			}
-			p := run(t, 1, program)
 			for range 3 {
 				all(t, p.give(t)) // it is closed
 			}
 			p.finish(t, nil)
-			if len(p.troubles) != 3 || !strings.Contains(p.troubles[0], "cannot run "+program.Path+": "+want) {
+			if len(p.troubles) != 3 || !strings.Contains(p.troubles[0], "cannot run "+path+": "+want) {
 				t.Errorf("the troubles are %q, want 3 that say %q", p.troubles, want)
 			}
 		})

@@ -26,10 +26,11 @@ child:
 	MOVQ	16(R12), SI
 	MOVQ	24(R12), DX
 	MOVQ	32(R12), R10
+	MOVQ	40(R12), R8
 	SYSCALL
 	CMPQ	AX, $-4095	// -errno is in the last page
 	JCC	fail
-	ADDQ	$40, R12
+	ADDQ	$48, R12
 	JMP	child
 fail:
 	NEGQ	AX

@@ -25,10 +25,11 @@ child:
 	MOVD	16(R10), R1
 	MOVD	24(R10), R2
 	MOVD	32(R10), R3
+	MOVD	40(R10), R4
 	SVC
 	CMN	$4095, R0	// -errno is in the last page
 	BCS	fail
-	ADD	$40, R10
+	ADD	$48, R10
 	B	child
 fail:
 	NEG	R0, R0
