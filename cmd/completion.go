@@ -61,7 +61,7 @@ func runCompletion(c *cli.Context) error {
 type completion struct {
 	Name, Usage string
 	Options     []completedOption
-	Operands    string   // "program", "address", "word" or "", which is a file
+	Operands    string   // "program", "address", "address program", "word" or "", which is a file
 	Words       []string // the operands, if they are words
 	Commands    []completion
 }
@@ -106,6 +106,8 @@ func completionTree(app *cli.App) completion {
 func completedOperands(usageText string) (kind string, words []string) {
 	fields := strings.Fields(usageText)
 	switch last := fields[len(fields)-1]; {
+	case slices.Contains(fields, "[PROGRAM"):
+		return "address program", nil
 	case slices.Contains(fields, "PROGRAM"):
 		return "program", nil
 	case strings.HasPrefix(last, "ADDRESS"):
@@ -135,7 +137,7 @@ func completeOption(f cli.Flag) completedOption {
 		o.Kind = "queue"
 	case "USER", "USER[:GROUP":
 		o.Kind = "user"
-	case "N", "N[,N", "SLOTS", "TIME", "BITS", "NAME":
+	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "LEVEL:NAME:VALUE", "LOCAL":
 		o.Kind = "none"
 	default:
 		o.Kind = "file"

@@ -138,8 +138,11 @@ _fdkit() {
     elif [[ $operands == program ]]; then
         _fdkit_program "$i"
         return
+    elif [[ $operands == 'address program' ]] && ((i < n)); then
+        _fdkit_program $((i + 1))
+        return
     elif [[ $operands == address || $operands == file ]] || ((i == n)); then
-        _fdkit_reply "$operands" "$cur"
+        _fdkit_reply "${operands% program}" "$cur"
     fi
     COMPREPLY=("${COMPREPLY[@]#"${cur%"$piece"}"}")
 }

@@ -62,10 +62,13 @@ function __fdkit_operand
     end
 end
 
-# __fdkit_program completes a program and its arguments.
+# __fdkit_program [COUNT] completes a program and its arguments, after so many other
+# words.
 function __fdkit_program
     set -l state (__fdkit_state)
-    set -e state[1..2]
+    set -q argv[1]
+    or set argv 2
+    set -e state[1..$argv[1]]
     set -l words (string escape -- $state) (commandline -ct)
     complete -C "$words"
 end
@@ -96,6 +99,10 @@ complete -c <<$.Name>> -n '__fdkit_at <<$command.Name>>'
 <<- end>>
 <<- if eq .Operands "program">>
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '(__fdkit_program)'
+<<- else if eq .Operands "address program">>
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>> first' -a '<<starts "address">>'
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>> first; and string match -q "unix:*" -- (commandline -ct)' -F
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and not __fdkit_operand <<.Name>> first' -a '(__fdkit_program 3)'
 <<- else if eq .Operands "address">>
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '<<starts "address">>'
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and string match -q "unix:*" -- (commandline -ct)' -F

@@ -87,6 +87,11 @@ var completionTests = []completionTest{
 	{"fdkit recv-exec --stderr mkfif", "mkfifo", ""},
 	{"fdkit recv-exec cat que", "queue.q", "--from"},
 	{"fdkit recv-exec cat --fro", "", "--from"},
+	{"fdkit connect --ti", "--timeout", "--from"},
+	{"fdkit connect ", "unix: tcp: tcp4: tcp6:", "queue.q"},
+	{"fdkit connect unix:sockets/", "unix:sockets/a.sock", ""},
+	{"fdkit connect :80 mkfif", "mkfifo", "unix: queue.q"},
+	{"fdkit connect -v unix:sockets/a.sock cat que", "queue.q", "unix:"},
 	{"fdkit completion ", "bash zsh fish", "queue.q"},
 	{"fdkit completion bash ", "", "bash zsh"},
 }

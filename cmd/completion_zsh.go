@@ -67,6 +67,9 @@ _fdkit() {
 <<- if eq .Operands "program">>
                 '(-)1:program: _command_names -e' \
                 '*::argument: _normal' && ret=0
+<<- else if eq .Operands "address program">>
+                '(-)1:address:_fdkit_address' \
+                '*:::program: _normal' && ret=0
 <<- else if eq .Operands "address">>
                 '*:address:_fdkit_address' && ret=0
 <<- else if eq .Operands "word">>

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/fdsend"
-	"fdkit/internal/hint"
 	"fdkit/listen"
 )
 
@@ -31,7 +31,7 @@ func listenCommand() *cli.Command {
 			numberFlag("address-fd", "once listening, write each bound address as a line to descriptor `N`, and close it", 0, 1<<20, -1),
 			numberFlag("ready-fd", "once listening, write a newline to descriptor `N`, and close it", 0, 1<<20, -1),
 			&cli.BoolFlag{Name: "1", Usage: "once listening, write the port to stdout", DisableDefaultText: true},
-		}, queueFlags()...), verbosityFlags()...),
+		}, append(socketFlags(), queueFlags()...)...), verbosityFlags()...),
 		Action: runListen,
 	}
 }
@@ -42,18 +42,22 @@ func runListen(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	options, err := listenOptions(c, addresses)
+	if err != nil {
+		return err
+	}
 	outputs, err := outputsOf(c)
 	if err != nil {
 		return err
 	}
 	// From here on the signals are ours: none may leave a socket file behind.
 	signals := endings()
-	listeners, err := listenAll(addresses, listen.Options{Backlog: numberOf(c, "backlog")})
+	listeners, err := listenAll(addresses, options)
 	if err != nil {
 		return err
 	}
 	defer closeListeners(listeners)
-	warnBacklog(c, log)
+	warnCut(c, log)
 	if err := checkQueue(c, "to"); err != nil {
 		return err
 	}
@@ -94,6 +98,9 @@ func parseAddresses(operands []string) (addresses []listen.Address, err error) {
 		if a.Kind == listen.Inherited && !inherited(a.FD) {
 			return nil, usageHint("a parent process or a supervisor opens it", "address %s: descriptor %d is not open", operand, a.FD)
 		}
+		if a.Kind == listen.Inherited && slices.Contains(addresses, a) {
+			return nil, usagef("address %s: it is given twice", operand)
+		}
 		addresses = append(addresses, a)
 	}
 	return addresses, nil
@@ -104,7 +111,7 @@ func listenAll(addresses []listen.Address, o listen.Options) (all []*listen.List
 		ls, err := listen.Listen(a, o)
 		if err != nil {
 			closeListeners(all)
-			return nil, err
+			return nil, socketError(err)
 		}
 		all = append(all, ls...)
 	}
@@ -114,19 +121,6 @@ func listenAll(addresses []listen.Address, o listen.Options) (all []*listen.List
 func closeListeners(ls []*listen.Listener) {
 	for _, l := range ls {
 		l.Close()
-	}
-}
-
-// warnBacklog says when the kernel silently cuts what was asked for.
-func warnBacklog(c *cli.Context, log logger) {
-	var limit int
-	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
-	if err != nil || !c.IsSet("backlog") {
-		return
-	}
-	if _, err := fmt.Sscan(string(text), &limit); err == nil && numberOf(c, "backlog") > limit {
-		log.error(hint.Wrap(fmt.Errorf("--backlog %d: the kernel cuts it to %d", numberOf(c, "backlog"), limit),
-			"sysctl -w net.core.somaxconn=N raises the limit"))
 	}
 }
 

@@ -326,6 +326,51 @@ setpriv --reuid=nobody --regid=www-data --clear-groups fdkit pool --from /run/we
 ask 127.0.0.1:80`,
 		want: "660 root www-data\nhello\n", needs: []string{"setpriv"}, root: true,
 	},
+	{
+		page: "fdkit-listen.1", blocks: []string{`fdkit listen --nodelay --keepalive-idle 1m --keepalive-interval 10 \`},
+		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen --reuseport --to /run/web.q --ready-fd 3 :8080 3>ready &"},
+		script: `fdkit pool --from /run/web.q ./handler &
+fdkit listen --reuseport --to /run/web.q :8080 &
+echo $! >old.pid
+ask 127.0.0.1:8080
+run 1
+wait $(cat old.pid)
+ask 127.0.0.1:8080`,
+		want: "handler: hello\nhandler: hello\n",
+	},
+
+	{
+		page: "fdkit-connect.1", blocks: []string{"fdkit connect localhost:8080 sh -c 'echo hello >&7; cat <&6'"},
+		script: "fdkit listen :8080 | fdkit pool head -n 1 & await 'sh ./1 >got'; cat got", want: "hello\n",
+	},
+	{
+		page: "fdkit-connect.1", blocks: []string{"fdkit connect --fd 0,1 unix:/run/greet.sock ./handler"},
+		script: "fdkit listen unix:/run/greet.sock | fdkit recv-exec sh -c 'echo hello; cat >got' & await 'test -S /run/greet.sock'; sh ./1; await 'grep handler got'; cat got",
+		want:   "handler: hello\n",
+	},
+	{
+		page: "fdkit-connect.1", blocks: []string{"fdkit connect 127.0.0.1:8080 |"},
+		script: "fdkit listen --address-fd 3 :8080 3>a | fdkit pool head -n 1 & await 'test -s a'; sh ./1", want: "hello\n",
+		needs: []string{"unshare"},
+	},
+	{
+		page:   "fdkit-connect.1",
+		blocks: []string{"ssh -o ProxyUseFdpass=yes -o 'ProxyCommand=fdkit connect %h:%p' -p 8022 localhost"},
+		script: `fdkit listen --address-fd 3 :8022 3>a | fdkit recv-exec sh -c 'head -n 1 >got; echo SSH-2.0-test' &
+await 'test -s a'; sh ./1 </dev/null 2>said || true; grep -o SSH-2.0-OpenSSH got`,
+		want: "SSH-2.0-OpenSSH\n", needs: []string{"ssh"},
+	},
+	{
+		page: "fdkit-connect.1", blocks: []string{"fdkit connect --timeout 5s --to /run/web.q 127.0.0.1:9000"},
+		script: `fdkit listen --address-fd 3 :9000 3>a | fdkit pool sh -c 'echo hello; cat >got' &
+fdkit pool --from /run/web.q ./handler &
+await 'test -s a'; sh ./1; await 'grep handler got'; cat got`,
+		want: "handler: hello\n",
+	},
 
 	{
 		page: "fdkit-recv-exec.1", blocks: []string{"fdkit listen :9000 | fdkit recv-exec cat"},
@@ -387,6 +432,12 @@ run 1; await 'git clone -q git://127.0.0.1/project 2>&1'; git -C project log --f
 	{
 		page: "fdkit-pool.1", blocks: []string{"fdkit listen --to /run/web.q :8080 &"},
 		script: "run 1; await 'echo hello | dial 127.0.0.1:8080 | grep new'; ask 127.0.0.1:8080", want: "new: hello\n",
+	},
+	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit listen :80 | fdkit pool --user nobody --no-new-privs \\"},
+		script: `mkdir -m 755 /run/www; printf '#!/bin/sh\nid -un; ulimit -n\n' >/run/www/handler; chmod 755 /run/www/handler
+run 1; ask 127.0.0.1:80`,
+		want: "nobody\n64\n", root: true,
 	},
 	{
 		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8080 | fdkit pool -n 1 ./handler"},

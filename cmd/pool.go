@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,16 +30,24 @@ func poolCommand() *cli.Command {
 		Usage:       "run a program for each connection, some at a time",
 		UsageText:   "fdkit pool [OPTION...] PROGRAM [ARGUMENT...]",
 		Description: "Each PROGRAM has its connection as stdin and stdout. See fdkit-pool(1).",
-		Flags: append(append(receiveFlags(),
+		Flags: slices.Concat(receiveFlags(), []cli.Flag{
 			numberFlag("n", "run at most `SLOTS` programs at once", 1, 1<<20, 40),
 			durationFlag("grace", "when told to stop, let running programs go on for at most `TIME`"),
-		), verbosityFlags()...),
+		}, confineFlags(), verbosityFlags()),
 		Action: runPool,
 	}
 }
 
 func runPool(c *cli.Context) error {
-	r, err := receiverOf(c)
+	confine, err := confinementOf(c)
+	if err != nil {
+		return err
+	}
+	base, err := environOf(c, os.Environ())
+	if err != nil {
+		return err
+	}
+	r, err := receiverOf(c, &confine, base)
 	if err != nil {
 		return err
 	}
@@ -54,6 +63,7 @@ func runPool(c *cli.Context) error {
 		return err
 	}
 	pool := r.pool(q, numberOf(c, "n"))
+	pool.Confine = confine
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	if sig == nil {

@@ -22,8 +22,9 @@ type receiver struct {
 	options fdrecv.Options
 }
 
-// receiverOf checks all that can be checked before a connection is taken.
-func receiverOf(c *cli.Context) (*receiver, error) {
+// receiverOf checks all that can be checked before a connection is taken. The
+// program will run in the confinement, and inherit the variables in base.
+func receiverOf(c *cli.Context, confine *exec.Confinement, base []string) (*receiver, error) {
 	name := "fdkit " + c.Command.Name
 	if c.NArg() == 0 || c.Args().First() == "" {
 		return nil, usageHint(name+" cat sends back what it gets", "a program is missing")
@@ -31,11 +32,11 @@ func receiverOf(c *cli.Context) (*receiver, error) {
 	if err := checkQueue(c, "from"); err != nil {
 		return nil, err
 	}
-	program, err := exec.Find(c.Args().First(), c.Args().Tail()...)
+	program, err := exec.FindConfined(confine, c.Args().First(), c.Args().Tail()...)
 	if err != nil {
 		return nil, err
 	}
-	environ, err := exec.NewEnviron(os.Environ(), c.StringSlice("accept-env")...)
+	environ, err := exec.NewEnviron(base, c.StringSlice("accept-env")...)
 	if err != nil {
 		return nil, usagef("option --accept-env: %w", err)
 	}

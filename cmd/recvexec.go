@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"fdkit/exec"
 	"fdkit/fdrecv"
 )
 
@@ -53,7 +54,7 @@ func runRecvExec(c *cli.Context) error {
 	if c.Bool("stderr") {
 		places = append(places, 2)
 	}
-	r, err := receiverOf(c)
+	r, err := receiverOf(c, &exec.Confinement{}, os.Environ())
 	if err != nil {
 		return err
 	}

@@ -172,16 +172,26 @@ func leftovers(id string) (left []string) {
 	}
 }
 
-// needs skips the script if a program is missing; in CI it fails instead:
-// scripts/install-test-programs installs them all.
+// needs skips the script if a program is missing, or if the user is not root and it
+// needs root; in CI it fails instead: scripts/install-test-programs installs all
+// programs.
 func needs(ts *testscript.TestScript, _ bool, args []string) {
-	for _, program := range args {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") != "" {
-				ts.Fatalf("%s is not installed: scripts/install-test-programs has it", program)
+	for _, need := range args {
+		why := need + " is not installed; scripts/install-test-programs has it"
+		_, err := exec.LookPath(need)
+		if need == "root" {
+			why, err = "only root can run this", nil
+			if os.Geteuid() != 0 {
+				err = os.ErrPermission
 			}
-			ts.Logf("skipped: %s is not installed; scripts/install-test-programs has it", program)
-			ts.Value("skip").(func(...any))(program, " is not installed")
+		}
+		switch {
+		case err == nil:
+		case os.Getenv("CI") != "":
+			ts.Fatalf("%s", why)
+		default:
+			ts.Logf("skipped: %s", why)
+			ts.Value("skip").(func(...any))(why)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,8 +24,62 @@ import (
 const DefaultBacklog = 4096
 
 // Options say how addresses are bound.
+//
+// All but Backlog are socket options, which are for TCP addresses, but for
+// Sockopts; Listen and Check return an *OptionError where one does not apply. They
+// are set on the listening socket, before it is bound. Connections inherit them,
+// but for DeferAccept and FastOpen, which concern how connections come about. On an
+// inherited socket they are set as well, for the connections to come, unless
+// bind(2) depends on them or it is an MPTCP socket. Zero leaves an option as it is.
 type Options struct {
 	Backlog int // connections that may wait to be accepted; 0 means DefaultBacklog
+
+	// NoDelay sends small segments at once: TCP_NODELAY, tcp(7).
+	NoDelay bool
+	// KeepAlive probes silent connections, and ends those whose client has gone:
+	// SO_KEEPALIVE, socket(7). Probing begins after KeepAliveIdle of silence, goes
+	// on every KeepAliveInterval, and gives up after KeepAliveCount probes without
+	// an answer: TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT, tcp(7). The times are
+	// rounded up to seconds, and at most 32767 s; the count is at most 127. Each of
+	// them turns KeepAlive on; the kernel's defaults are sysctls, usually 2 h, 75 s
+	// and 9.
+	KeepAlive                        bool
+	KeepAliveIdle, KeepAliveInterval time.Duration
+	KeepAliveCount                   int
+	// DeferAccept lets a connection be accepted only when its client has sent
+	// something or, at most, this time later, rounded up to 1, 3, 7, 15 s and so on:
+	// TCP_DEFER_ACCEPT, tcp(7).
+	DeferAccept time.Duration
+	// FastOpen takes data that comes with a SYN, of at most so many connections that
+	// are not yet established: TCP_FASTOPEN, tcp(7). The sysctl
+	// net.ipv4.tcp_fastopen must have the bit 2.
+	FastOpen int
+	// ReusePort shares the port with all sockets of the same user that have it too:
+	// SO_REUSEPORT, socket(7).
+	ReusePort bool
+	// FreeBind binds an address that the machine does not have, or not yet:
+	// IP_FREEBIND, ip(7).
+	FreeBind bool
+	// Transparent is for connections to addresses of others, which a firewall
+	// diverts: IP_TRANSPARENT, ip(7). It needs CAP_NET_ADMIN.
+	Transparent bool
+	// Mark is put on each packet that is sent, for routing and firewalls: SO_MARK,
+	// socket(7). It needs CAP_NET_ADMIN.
+	Mark uint32
+	// BindToDevice names the network interface whose packets alone are processed:
+	// SO_BINDTODEVICE, socket(7).
+	BindToDevice string
+	// V6Only makes an address without a host, which is for IPv6 and IPv4 otherwise,
+	// one for IPv6: IPV6_V6ONLY, ipv6(7). Other IPv6 addresses are IPv6 only anyway.
+	V6Only bool
+	// RecvBuffer and SendBuffer are the sizes of a connection's buffers in bytes,
+	// which the kernel doubles for its own needs, cuts to net.core.rmem_max and
+	// wmem_max, and no longer adjusts by itself: SO_RCVBUF and SO_SNDBUF, socket(7).
+	RecvBuffer, SendBuffer int
+	// Sockopts are any others, set in this order after those above. Options of level
+	// SOL_SOCKET are for Unix addresses too, whose connections inherit few of them.
+	// TCP connections inherit most, and not SO_PRIORITY, which the kernel resets.
+	Sockopts []Sockopt
 }
 
 // Listener is a listening socket.
@@ -48,11 +103,14 @@ func Listen(a Address, o Options) ([]*Listener, error) {
 	var err error
 	switch a.Kind {
 	case Inherited:
-		ls, err = inherit(a.FD)
+		ls, err = inherit(a, o)
 	case Unix:
-		ls, err = listenUnix(a.Path, o)
+		ls, err = listenUnix(a, o)
 	default:
 		ls, err = listenTCP(a, o)
+	}
+	if _, named := errors.AsType[*OptionError](err); named {
+		return nil, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %v: %w", a, err)
@@ -62,9 +120,9 @@ func Listen(a Address, o Options) ([]*Listener, error) {
 
 func listenTCP(a Address, o Options) (ls []*Listener, err error) {
 	if a.Host == "" && a.Version == 0 {
-		l, err := bindIP(netip.IPv6Unspecified(), a.Port, true, o)
-		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
-			l, err = bindIP(netip.IPv4Unspecified(), a.Port, false, o) // a machine without IPv6
+		l, err := bindIP(netip.IPv6Unspecified(), a, true, o)
+		if !o.V6Only && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+			l, err = bindIP(netip.IPv4Unspecified(), a, false, o) // a machine without IPv6
 		}
 		return []*Listener{l}, err
 	}
@@ -80,7 +138,7 @@ func listenTCP(a Address, o Options) (ls []*Listener, err error) {
 		ips = []netip.Addr{netip.IPv6Unspecified()}
 	}
 	for _, ip := range ips {
-		l, err := bindIP(ip, a.Port, false, o)
+		l, err := bindIP(ip, a, false, o)
 		if err != nil {
 			for _, l := range ls {
 				l.Close()
@@ -93,8 +151,9 @@ func listenTCP(a Address, o Options) (ls []*Listener, err error) {
 	return ls, nil
 }
 
-func bindIP(ip netip.Addr, port uint16, dual bool, o Options) (*Listener, error) {
+func bindIP(ip netip.Addr, a Address, dual bool, o Options) (*Listener, error) {
 	ip = ip.Unmap()
+	port := a.Port
 	domain := unix.AF_INET6
 	var sa unix.Sockaddr
 	if ip.Is4() {
@@ -124,11 +183,14 @@ func bindIP(ip netip.Addr, port uint16, dual bool, o Options) (*Listener, error)
 				return nil, os.NewSyscallError("setsockopt", err)
 			}
 		}
+		if err := o.apply(fd, domain, a); err != nil {
+			return nil, err
+		}
 		if err := unix.Bind(fd, sa); err != nil {
-			return nil, bindError(err)
+			return nil, bindError(err, o)
 		}
 		if err := unix.Listen(fd, o.Backlog); err != nil {
-			return nil, bindError(err)
+			return nil, bindError(err, o)
 		}
 		return newListener(fd)
 	}()
@@ -138,9 +200,12 @@ func bindIP(ip netip.Addr, port uint16, dual bool, o Options) (*Listener, error)
 	return l, err
 }
 
-func bindError(err error) error {
+func bindError(err error, o Options) error {
 	switch err {
 	case unix.EADDRINUSE:
+		if o.ReusePort {
+			return hint.Wrap(err, "all that share a port must be the same user's, and have SO_REUSEPORT; ss -ltnp shows who listens there")
+		}
 		return hint.Wrap(err, "another process listens there; ss -ltnp shows which")
 	case unix.EACCES:
 		return hint.Wrap(err, "a port below 1024 is for root, or for CAP_NET_BIND_SERVICE (capabilities(7))")
@@ -164,10 +229,15 @@ func zoneID(zone string) (uint32, error) {
 	return n, nil
 }
 
-func listenUnix(path string, o Options) ([]*Listener, error) {
+func listenUnix(a Address, o Options) ([]*Listener, error) {
+	path := a.Path
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := o.apply(fd, unix.AF_UNIX, a); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
 	}
 	err = unixpath.Bind(fd, path, unixpath.Access{UID: -1, GID: -1}, o.Backlog)
 	var l *Listener
@@ -186,7 +256,8 @@ func listenUnix(path string, o Options) ([]*Listener, error) {
 	return []*Listener{l}, nil
 }
 
-func inherit(fd int) ([]*Listener, error) {
+func inherit(a Address, o Options) ([]*Listener, error) {
+	fd := a.FD
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return nil, errors.New("it is not open")
 	}
@@ -198,6 +269,13 @@ func inherit(fd int) ([]*Listener, error) {
 		return nil, os.NewSyscallError("getsockopt", err)
 	case listening == 0:
 		return nil, errors.New("it is a socket that does not listen")
+	}
+	domain, err := domainOf(fd)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.apply(fd, domain, a); err != nil {
+		return nil, err
 	}
 	l, err := newListener(fd)
 	return []*Listener{l}, err

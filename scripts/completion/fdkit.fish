@@ -12,11 +12,13 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog address-fd ready-fd mode owner
+            set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
+        case connect
+            set valued to fd timeout bind mode owner
         case recv-exec
             set valued from wait accept-env mode owner fd
         case pool
-            set valued from wait accept-env mode owner n grace
+            set valued from wait accept-env mode owner n grace user group chroot chdir nice umask limit env
     end
     set -l where options
     while set -q words[1]
@@ -55,10 +57,13 @@ function __fdkit_operand
     end
 end
 
-# __fdkit_program completes a program and its arguments.
+# __fdkit_program [COUNT] completes a program and its arguments, after so many other
+# words.
 function __fdkit_program
     set -l state (__fdkit_state)
-    set -e state[1..2]
+    set -q argv[1]
+    or set argv 2
+    set -e state[1..$argv[1]]
     set -l words (string escape -- $state) (commandline -ct)
     complete -C "$words"
 end
@@ -76,6 +81,7 @@ complete -c fdkit -f
 complete -c fdkit -n __fish_is_first_token -s h -l help -d 'show help'
 complete -c fdkit -n __fish_is_first_token -l version -d 'print the version'
 complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and send each as a descriptor'
+complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
@@ -85,6 +91,22 @@ complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait i
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
+complete -c fdkit -n '__fdkit_at listen' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
+complete -c fdkit -n '__fdkit_at listen' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
+complete -c fdkit -n '__fdkit_at listen' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
+complete -c fdkit -n '__fdkit_at listen' -l keepalive-interval -d 'the same, and ask again every TIME' -x
+complete -c fdkit -n '__fdkit_at listen' -l keepalive-count -d 'the same, and ask N times' -x
+complete -c fdkit -n '__fdkit_at listen' -l defer-accept -d 'accept when the client has sent something, or after TIME (TCP_DEFER_ACCEPT)' -x
+complete -c fdkit -n '__fdkit_at listen' -l fastopen -d 'take data that comes with the SYN, of N connections at once (TCP_FASTOPEN)' -x
+complete -c fdkit -n '__fdkit_at listen' -l reuseport -d 'share the port with others that have this option (SO_REUSEPORT)'
+complete -c fdkit -n '__fdkit_at listen' -l freebind -d 'bind an address that is not there, or not yet (IP_FREEBIND)'
+complete -c fdkit -n '__fdkit_at listen' -l transparent -d 'take connections to addresses of others, that a firewall diverts (IP_TRANSPARENT)'
+complete -c fdkit -n '__fdkit_at listen' -l mark -d 'put mark N on what is sent, for routing and firewalls (SO_MARK)' -x
+complete -c fdkit -n '__fdkit_at listen' -l bind-to-device -d 'take connections of network interface NAME only (SO_BINDTODEVICE)' -x
+complete -c fdkit -n '__fdkit_at listen' -l v6only -d 'let :PORT be for IPv6 only (IPV6_V6ONLY)'
+complete -c fdkit -n '__fdkit_at listen' -l rcvbuf -d 'have receive buffers of BYTES (SO_RCVBUF)' -x
+complete -c fdkit -n '__fdkit_at listen' -l sndbuf -d 'have send buffers of BYTES (SO_SNDBUF)' -x
+complete -c fdkit -n '__fdkit_at listen' -l sockopt -d 'set any other socket option, LEVEL:NAME:VALUE, such as tcp:TCP_USER_TIMEOUT:5000' -x
 complete -c fdkit -n '__fdkit_at listen' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at listen' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at listen' -s v -d 'say everything that happens'
@@ -93,6 +115,20 @@ complete -c fdkit -n '__fdkit_at listen' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at listen' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
+
+complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at connect' -l fd -d 'with PROGRAM: place the connection at N[,N...] instead of 6,7' -x
+complete -c fdkit -n '__fdkit_at connect' -l timeout -d 'give up after TIME' -x
+complete -c fdkit -n '__fdkit_at connect' -l bind -d 'connect from this LOCAL IP address, :PORT or both' -x
+complete -c fdkit -n '__fdkit_at connect' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at connect' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at connect' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at connect' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at connect' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at connect' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
+complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect first' -a '(__fdkit_program 3)'
 
 complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
@@ -111,6 +147,16 @@ complete -c fdkit -n '__fdkit_at pool' -l mode -d 'permission BITS of a named qu
 complete -c fdkit -n '__fdkit_at pool' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -s n -d 'run at most SLOTS programs at once' -x
 complete -c fdkit -n '__fdkit_at pool' -l grace -d 'when told to stop, let running programs go on for at most TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l user -d 'run programs as USER[:GROUP], with the user\'s supplementary groups unless GROUP is given' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GROUP...], the first as their own group' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l chdir -d 'make DIR the working directory of programs' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l nice -d 'run programs with priority N from -20, the best, to 19' -x
+complete -c fdkit -n '__fdkit_at pool' -l umask -d 'run programs with the umask BITS' -x
+complete -c fdkit -n '__fdkit_at pool' -l limit -d 'limit a resource of each program: NAME=SOFT[:HARD], such as nofile=64' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l no-new-privs -d 'let programs get no privileges by set-user-ID bits and the like'
+complete -c fdkit -n '__fdkit_at pool' -l clean-env -d 'let programs inherit no variables but those of --env'
+complete -c fdkit -n '__fdkit_at pool' -l env -d 'give programs the variable NAME[=VALUE], without a value as it is here' -r -F
 complete -c fdkit -n '__fdkit_at pool' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at pool' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at pool' -s q -d 'say nothing'
