@@ -52,6 +52,9 @@ func leaf(c *cli.Command) *cli.Command {
 	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return optionError(err, "fdkit "+c.Name) }
 	action := c.Action
 	c.Action = func(ctx *cli.Context) error {
+		if err := checkVerbosity(ctx); err != nil {
+			return commandError{err, logger{"fdkit " + c.Name, levelErrors}}
+		}
 		if err := action(ctx); err != nil {
 			return commandError{err, logger{"fdkit " + c.Name, verbosity(ctx)}}
 		}
@@ -103,6 +106,9 @@ func optionError(err error, name string) error {
 	} else if m != nil {
 		err = usagef("option %s: %s", dashed(m[2]), m[3])
 	} else if option, ok := strings.CutPrefix(text, unknown); ok {
+		if len(option) > 1 && strings.Contains("nvQq1", option[:1]) {
+			see = "options of one letter cannot be joined, and a value is a word of its own: -n 40 -v"
+		}
 		err = usageHint(see, "there is no option %s", dashed(option))
 	} else if option, ok := strings.CutPrefix(text, noValue); ok {
 		err = usagef("option %s needs a value", dashed(option))

@@ -126,8 +126,8 @@ func connectAndBecome(c *cli.Context, d *dialer) error {
 		return err
 	}
 	err = program.Become(fd, c.Generic("fd").(*places).list, environ.For(fd, nil))
-	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.EINVAL) {
-		err = usagef("option --fd: %w", err)
+	if place, ok := errors.AsType[*exec.PlaceError](err); ok {
+		err = usagef("option --fd: %w", place)
 	}
 	return err
 }

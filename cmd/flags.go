@@ -18,7 +18,6 @@ import (
 type number struct {
 	value    int
 	min, max int
-	set      bool
 }
 
 // numberFlag is a flag for a whole number from low to high. It is parsed strictly:
@@ -36,7 +35,7 @@ func (n *number) Set(text string) error {
 	if err != nil || strings.Trim(text, "0123456789") != "" || value < n.min || value > n.max {
 		return fmt.Errorf("%q is no number from %d to %d", text, n.min, n.max)
 	}
-	n.value, n.set = value, true
+	n.value = value
 	return nil
 }
 
@@ -147,6 +146,20 @@ func verbosityFlags() []cli.Flag {
 	}
 }
 
+// checkVerbosity refuses contradictions.
+func checkVerbosity(c *cli.Context) error {
+	var given []string
+	for _, name := range []string{"v", "Q", "q"} {
+		if c.Bool(name) {
+			given = append(given, "-"+name)
+		}
+	}
+	if len(given) > 1 {
+		return usagef("options %s: only one of them at a time", strings.Join(given, " and "))
+	}
+	return nil
+}
+
 func verbosity(c *cli.Context) level {
 	switch {
 	case c.Bool("q"):
@@ -175,11 +188,22 @@ func inherited(fd int) bool {
 	return err == nil && flags&unix.FD_CLOEXEC == 0
 }
 
-// checkQueue checks the descriptor that option --to or --from may name.
+// checkQueue checks what option --to or --from names, and the options that go with
+// it.
 func checkQueue(c *cli.Context, option string) error {
-	number, isFD := strings.CutPrefix(c.String(option), "fd:")
+	queue := c.String(option)
+	if queue == "" && c.IsSet(option) {
+		return usageHint("without the option the queue is stdin or stdout", "option --%s: the name is empty", option)
+	}
+	number, isFD := strings.CutPrefix(queue, "fd:")
 	if fd, err := strconv.Atoi(number); isFD && err == nil && !inherited(fd) {
-		return usageHint("the shell opens it: fdkit ... "+number+"<&...", "option --%s fd:%d: descriptor %d is not open", option, fd, fd)
+		redirection := map[string]string{"from": "<&", "to": ">&"}[option]
+		return usageHint("the shell opens it: fdkit ... "+number+redirection+"...", "option --%s fd:%d: descriptor %d is not open", option, fd, fd)
+	}
+	for _, made := range []string{"mode", "owner"} {
+		if c.IsSet(made) && (queue == "" || isFD) {
+			return usageHint("a named queue is --"+option+" PATH", "option --%s: it is for a queue that is made, and this one is inherited", made)
+		}
 	}
 	return nil
 }

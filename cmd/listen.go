@@ -62,14 +62,18 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	var q *fdsend.Queue
-	if unless(signals, func(stop <-chan struct{}) {
+	sig := unless(signals, func(stop <-chan struct{}) {
 		o := fdsend.Options(queueOptionsOf(c, log))
 		o.Stop = stop
 		q, err = fdsend.Open(c.String("to"), o)
-	}) != nil && err != nil {
+	})
+	switch {
+	case sig != nil && err == nil:
+		_, err = q.Close()
+		return err
+	case sig != nil:
 		return nil // told to end before it began
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	for _, l := range listeners {
@@ -162,7 +166,7 @@ func outputsOf(c *cli.Context) (outputs, error) {
 // tell writes what was asked for, now that the addresses are bound.
 func (o outputs) tell(listeners []*listen.Listener) error {
 	if o.port {
-		if _, err := fmt.Printf("%d\n", listeners[0].Port()); err != nil {
+		if err := writeAndClose(1, fmt.Sprintf("%d\n", listeners[0].Port())); err != nil {
 			return fmt.Errorf("cannot write the port to stdout: %w", err)
 		}
 	}
@@ -260,12 +264,16 @@ func (s *service) untilSecond(signals <-chan os.Signal) (context.Context, contex
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer cancel()
-		patience := time.After(500 * time.Millisecond)
+		patience, patient := time.After(sameSignal), true
 		for {
 			select {
 			case <-patience:
+				patient = false
 				s.log.notice("waiting for receivers to take what was accepted; a second signal ends this")
 			case <-signals:
+				if patient {
+					continue
+				}
 				return
 			case <-s.queue.Gone():
 				return

@@ -435,7 +435,7 @@ run 1; await 'git clone -q git://127.0.0.1/project 2>&1'; git -C project log --f
 	},
 	{
 		page: "fdkit-pool.1", blocks: []string{"fdkit listen :80 | fdkit pool --user nobody --no-new-privs \\"},
-		script: `mkdir -m 755 /run/www; printf '#!/bin/sh\nid -un; ulimit -n\n' >/run/www/handler; chmod 755 /run/www/handler
+		script: `mkdir -m 755 /run/www; printf '#!/bin/sh\ncat >/dev/null; id -un; ulimit -n\n' >/run/www/handler; chmod 755 /run/www/handler
 run 1; ask 127.0.0.1:80`,
 		want: "nobody\n64\n", root: true,
 	},

@@ -81,26 +81,33 @@ func runPool(c *cli.Context) error {
 // finish waits for the running programs; when grace is over, or with a further
 // signal, it ends them.
 func (r *receiver) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.Signal, grace time.Duration) error {
-	var over, kill, patience <-chan time.Time
+	var over, kill <-chan time.Time
 	if grace >= 0 {
 		over = time.After(grace)
 	}
-	patience = time.After(500 * time.Millisecond)
+	patience := time.After(sameSignal)
 	terminate := func() {
+		r.ending.Store(true)
 		pool.Signal(syscall.SIGTERM)
-		over, patience, kill = nil, nil, time.After(killDelay)
+		over, patience = nil, nil
+		if kill == nil {
+			kill = time.After(killDelay)
+		}
 	}
 	for {
 		select {
 		case err := <-ended:
 			return err
 		case <-patience:
-			r.log.notice("waiting for %d running programs; a second signal ends them", pool.Running())
+			patience = nil
+			r.log.notice("waiting for running programs (%d); a second signal ends them", pool.Running())
 		case <-over:
-			r.log.info("the grace is over: ending %d programs", pool.Running())
 			terminate()
+			r.log.info("the grace is over: ending programs (%d)", pool.Running())
 		case <-signals:
-			terminate()
+			if patience == nil {
+				terminate()
+			}
 		case <-kill:
 			pool.Signal(syscall.SIGKILL)
 		}
@@ -128,7 +135,7 @@ func (r *receiver) pool(q *fdrecv.Queue, slots int) *exec.Pool {
 		},
 		Trouble: r.log.error,
 		Ended: func(run *exec.Run) {
-			if sig := run.Status.Signal(); run.Status.Signaled() && sig != syscall.SIGPIPE && sig != syscall.SIGTERM && sig != syscall.SIGKILL {
+			if sig := run.Status.Signal(); run.Status.Signaled() && sig != syscall.SIGPIPE && sig != syscall.SIGTERM && !r.ending.Load() {
 				r.log.error(fmt.Errorf("%s, pid %d, died: %s", r.program.Args[0], run.PID, statusText(run.Status)))
 			}
 		},

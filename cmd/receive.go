@@ -5,6 +5,7 @@ package cmd
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -20,6 +21,7 @@ type receiver struct {
 	environ *exec.Environ
 	from    string
 	options fdrecv.Options
+	ending  atomic.Bool // the programs are being ended by us
 }
 
 // receiverOf checks all that can be checked before a connection is taken. The
@@ -48,7 +50,7 @@ func receiverOf(c *cli.Context, confine *exec.Confinement, base []string) (*rece
 	case wait > 0:
 		options.Wait = wait
 	}
-	return &receiver{log, program, environ, c.String("from"), options}, nil
+	return &receiver{log: log, program: program, environ: environ, from: c.String("from"), options: options}, nil
 }
 
 // open opens the queue. If one of the signals comes meanwhile, it is returned; the

@@ -90,8 +90,8 @@ func runRecvExec(c *cli.Context) error {
 	env := r.environ.For(m.FDs[0], m.Payload)
 	r.close(q)
 	err = r.program.Become(m.FDs[0], places, env)
-	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.EINVAL) {
-		err = usagef("option --fd: %w", err)
+	if place, ok := errors.AsType[*exec.PlaceError](err); ok {
+		err = usagef("option --fd: %w", place)
 	}
 	return err
 }

@@ -6,12 +6,23 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
-// endings returns the signals that ask this process to end, from now on.
+// sameSignal is how long further signals count as the first one: timeout(1), for
+// one, sends two.
+const sameSignal = 500 * time.Millisecond
+
+// endings returns the signals that ask this process to end, from now on: those by
+// which it is told to, and those of a terminal that closes or of its keys. SIGHUP
+// stays ignored if it was at the start: that is what nohup(1) is for. A shell's &
+// does the same to SIGINT, and there nobody means anything by it.
 func endings() <-chan os.Signal {
 	c := make(chan os.Signal, 2)
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(c, syscall.SIGHUP)
+	}
 	return c
 }
 

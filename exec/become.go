@@ -14,33 +14,53 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// PlaceError says that there can be no descriptor of that number.
+type PlaceError struct {
+	Place int
+	Err   error
+}
+
+func (e *PlaceError) Error() string {
+	return fmt.Sprintf("cannot place the connection at descriptor %d: %v", e.Place, e.Err)
+}
+
+func (e *PlaceError) Unwrap() error { return e.Err }
+
 // Become replaces this process by the program (execve(2)) with the descriptor fd
 // at the numbers in places, and returns only if that fails.
 //
 // Of the other descriptors the program gets 0, 1 and 2 as they are and no more.
 // Its signal dispositions are the defaults and its mask is empty; fd is blocking.
-// fd stays the caller's if Become fails, but descriptors at the numbers in places
-// are lost then.
+// fd stays the caller's if Become fails, but then the calling goroutine's thread has
+// a descriptor table of its own, with other descriptors at the numbers in places.
 func (p *Program) Become(fd int, places []int, env []string) error {
 	if err := setBlocking(fd); err != nil {
 		return err
+	}
+	// The signal mask belongs to the thread that calls execve, signal(7), and from
+	// here on so do the descriptors: at one of the places the Go runtime may have
+	// one of its own, which its other threads go on using.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+		return os.NewSyscallError("unshare", err)
 	}
 	if err := CloseOnExec(3); err != nil {
 		return err
 	}
 	// First out of the way: fd may have a number that is in places.
-	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, max(3, slices.Max(places)+1))
-	if err != nil {
+	highest := slices.Max(places)
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, max(3, highest+1))
+	if err == unix.EINVAL || err == unix.EMFILE {
+		return &PlaceError{highest, os.NewSyscallError("fcntl", err)}
+	} else if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
 	for _, place := range places {
 		if err := unix.Dup3(high, place, 0); err != nil {
-			return fmt.Errorf("cannot place the connection at descriptor %d: %w", place, os.NewSyscallError("dup3", err))
+			return &PlaceError{place, os.NewSyscallError("dup3", err)}
 		}
 	}
-	// The signal mask belongs to the thread that calls execve, signal(7).
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defaultSignals()
 	emptyMask()
 	// syscall.Exec also sets RLIMIT_NOFILE back to what it was before the Go

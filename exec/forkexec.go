@@ -18,6 +18,7 @@ func forkExec(p *Program, confine *Confinement, fd int, env []string) (pid int, 
 		return 0, errConfine
 	}
 	handleIgnoredSignals()
+	emptyMask() // the child has that of the calling thread
 	return syscall.ForkExec(p.Path, p.Args, &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{uintptr(fd), uintptr(fd), 2},

@@ -51,6 +51,7 @@ type Pool struct {
 
 	mu       sync.Mutex
 	endOnce  sync.Once
+	told     time.Time      // when a shortage was told
 	running  map[int]*Run   // by pid
 	early    map[int]ending // programs that ended before they were entered in running
 	starting int            // programs being started
@@ -205,10 +206,8 @@ func (p *Pool) Running() int {
 
 // work receives connections and starts programs, one after the other.
 func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
-	// The children have the signal mask of the thread that starts them.
-	runtime.LockOSThread()
+	runtime.LockOSThread() // as the spawner wants it
 	defer runtime.UnlockOSThread()
-	emptyMask()
 	var c Connection
 	var env envBlock
 	for {
@@ -270,7 +269,7 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) bool {
 			p.trouble(fmt.Errorf("a connection is lost: %w", err))
 			return false
 		case pause == 0:
-			p.trouble(fmt.Errorf("cannot start %s yet, trying again: %w", p.Program.Args[0], err))
+			p.shortage(err)
 		}
 		pause = min(max(2*pause, 10*time.Millisecond), time.Second)
 		select {
@@ -282,7 +281,26 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) bool {
 	}
 }
 
+// shortage tells that programs cannot be started for now, at most every ten seconds:
+// each connection meets the same cause.
+func (p *Pool) shortage(err error) {
+	p.mu.Lock()
+	told := time.Since(p.told) < 10*time.Second
+	if !told {
+		p.told = time.Now()
+	}
+	p.mu.Unlock()
+	if !told {
+		p.trouble(fmt.Errorf("cannot start %s yet, trying again: %w", p.Program.Args[0], err))
+	}
+}
+
+var errKilled = errors.New("the new process was killed before it became the program")
+
 func temporary(err error) bool {
+	if err == errKilled {
+		return true
+	}
 	errno, _ := errors.AsType[unix.Errno](err)
 	switch errno {
 	case unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.ETXTBSY:

@@ -96,6 +96,9 @@ func notRunnable(name string, err error) error {
 // say so only when it has a connection to serve. A file that cannot be read, or
 // is no script, is left to execve.
 func checkInterpreter(path string) error {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return err
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil
@@ -105,9 +108,14 @@ func checkInterpreter(path string) error {
 	n, _ := io.ReadFull(file, head[:])
 	line, isScript := bytes.CutPrefix(head[:n], []byte("#!"))
 	line, _, _ = bytes.Cut(line, []byte("\n"))
-	words := bytes.Fields(line)
-	if !isScript || len(words) == 0 {
+	// Blanks and tabs only, as in fs/binfmt_script.c: a carriage return is part of
+	// the name.
+	line = bytes.Trim(line, " \t")
+	if end := bytes.IndexAny(line, " \t"); end >= 0 {
+		line = line[:end]
+	}
+	if !isScript || len(line) == 0 {
 		return nil
 	}
-	return unix.Access(string(words[0]), unix.X_OK)
+	return unix.Access(string(line), unix.X_OK)
 }

@@ -26,12 +26,13 @@ type cloneArgs struct {
 // step is one system call of the child, with its number and its arguments.
 type step struct{ number, a, b, c, d, e uintptr }
 
-// failure is the system call of the child that failed.
+// failure is how far a child has come: the step that it made last, and its errno if
+// it failed.
 type failure struct{ errno, step uintptr }
 
 // vfork starts a child that shares this process's memory, while the calling thread
 // waits. The child makes the system calls in steps, of which the last is to be
-// execve(2). If one fails, it enters it in failed and exits with 127.
+// execve(2). It enters each in failed before, and if one fails exits with 127.
 //
 //go:noescape
 func vfork(args *cloneArgs, size uintptr, steps *step, failed *failure) (pid int)
@@ -219,12 +220,17 @@ func (s *spawner) run() (pid int, err error) {
 		return 0, errNoVfork
 	case pid < 0:
 		return 0, unix.Errno(-pid)
-	case s.failed.errno == 0:
-		return pid, nil
 	}
-	errno := unix.Errno(s.failed.errno)
 	failed := int((s.failed.step - uintptr(unsafe.Pointer(&s.steps[0]))) / unsafe.Sizeof(step{}))
-	if failed < len(s.names) {
+	errno := unix.Errno(s.failed.errno)
+	switch {
+	case errno == 0 && failed == len(s.steps)-1:
+		return pid, nil
+	case errno == 0:
+		// It was killed before: by a signal to this process's group, say, in the
+		// instant before it had a group of its own. The program has done nothing yet.
+		return pid, errKilled
+	case failed < len(s.names):
 		return pid, os.NewSyscallError(s.names[failed], errno)
 	}
 	return pid, errno

@@ -21,6 +21,7 @@ TEXT ·vfork(SB), NOSPLIT, $0-40
 	MOVQ	AX, pid+32(FP)
 	RET
 child:
+	MOVQ	R12, 8(R13)
 	MOVQ	0(R12), AX
 	MOVQ	8(R12), DI
 	MOVQ	16(R12), SI
@@ -35,7 +36,6 @@ child:
 fail:
 	NEGQ	AX
 	MOVQ	AX, 0(R13)
-	MOVQ	R12, 8(R13)
 exit:
 	MOVQ	$127, DI
 	MOVQ	$SYS_exit_group, AX

@@ -20,6 +20,7 @@ TEXT ·vfork(SB), NOSPLIT, $0-40
 	MOVD	R0, pid+32(FP)
 	RET
 child:
+	MOVD	R10, 8(R11)
 	MOVD	0(R10), R8
 	MOVD	8(R10), R0
 	MOVD	16(R10), R1
@@ -34,7 +35,6 @@ child:
 fail:
 	NEG	R0, R0
 	MOVD	R0, 0(R11)
-	MOVD	R10, 8(R11)
 exit:
 	MOVD	$127, R0
 	MOVD	$SYS_exit_group, R8

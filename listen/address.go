@@ -85,6 +85,9 @@ func ParseAddress(text string) (Address, error) {
 		case strings.ContainsRune(text, '/'), strings.HasPrefix(text, "@"):
 			return Address{}, hint.Wrap(err, "a Unix socket is written unix:"+text)
 		case strings.Trim(text, "0123456789") == "":
+			if text == "0" {
+				text = "PORT" // tcpserver's way to say: all addresses
+			}
 			return Address{}, hint.Wrap(err, "port "+text+" of all addresses is written :"+text)
 		}
 		return Address{}, hint.Wrap(err, forms)

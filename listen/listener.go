@@ -137,16 +137,25 @@ func listenTCP(a Address, o Options) (ls []*Listener, err error) {
 	default:
 		ips = []netip.Addr{netip.IPv6Unspecified()}
 	}
+	var unusable error
 	for _, ip := range ips {
 		l, err := bindIP(ip, a, false, o)
-		if err != nil {
+		switch {
+		case err == nil:
+			ls = append(ls, l)
+			a.Port = l.local.IP.Port() // a chosen port is the same for all addresses of a name
+		case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EADDRNOTAVAIL):
+			// localhost has ::1 in many a hosts(5), also where there is no IPv6.
+			unusable = err
+		default:
 			for _, l := range ls {
 				l.Close()
 			}
 			return nil, err
 		}
-		ls = append(ls, l)
-		a.Port = l.local.IP.Port() // a chosen port is the same for all addresses of a name
+	}
+	if len(ls) == 0 {
+		return nil, unusable
 	}
 	return ls, nil
 }
@@ -309,7 +318,7 @@ func (l *Listener) close() {
 	l.Stop()
 	if l.file != (unixpath.Identity{}) {
 		// Under the lock, as another process may just be taking the path.
-		if unlock, err := unixpath.Lock(l.local.Path); err == nil {
+		if unlock, err := unixpath.LockSoon(l.local.Path); err == nil {
 			defer unlock()
 		}
 		unixpath.Remove(l.local.Path, l.file)

@@ -25,6 +25,9 @@ const (
 const (
 	answerTime  = 2 * time.Second // for either side of the attach protocol
 	doorBacklog = 128             // newcomers at once
+	// silentNewcomers may be connected at once and not have asked yet, of each user:
+	// more are turned away, so that no user can keep the others out.
+	silentNewcomers = 16
 )
 
 // A door lets newcomers attach: it listens on sockets and answers each
@@ -32,26 +35,53 @@ const (
 type door struct {
 	calls  interrupt.Calls
 	done   sync.WaitGroup
+	mu     sync.Mutex
+	silent map[uint32]int // newcomers that have not asked yet, by uid
 	answer func(conn int, request []byte) (reply []byte, fds []int, after func())
 }
 
 // open answers on the listening socket fd until shut.
 func (d *door) open(fd int) {
 	d.done.Go(func() {
-		busy := make(chan struct{}, 64) // newcomers that are slow to ask
 		for {
 			conn, err := d.accept(fd)
 			if err != nil {
 				return
 			}
-			busy <- struct{}{}
-			d.done.Go(func() {
-				d.serve(conn)
+			who, err := unix.GetsockoptUcred(conn, unix.SOL_SOCKET, unix.SO_PEERCRED)
+			if err != nil || !d.admit(who.Uid) {
 				_ = unix.Close(conn)
-				<-busy
+				continue
+			}
+			d.done.Go(func() {
+				d.serve(conn, who.Uid)
+				_ = unix.Close(conn)
 			})
 		}
 	})
+}
+
+// admit tells whether one more newcomer of that user may be silent.
+func (d *door) admit(uid uint32) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.silent == nil {
+		d.silent = map[uint32]int{}
+	}
+	if d.silent[uid] >= silentNewcomers {
+		return false
+	}
+	d.silent[uid]++
+	return true
+}
+
+// asked ends what admit began.
+func (d *door) asked(uid uint32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.silent[uid]--; d.silent[uid] == 0 {
+		delete(d.silent, uid)
+	}
 }
 
 // accept sleeps in accept4(2) itself, so that of all processes that share a door
@@ -75,8 +105,9 @@ func (d *door) accept(fd int) (int, error) {
 	}
 }
 
-func (d *door) serve(conn int) {
+func (d *door) serve(conn int, uid uint32) {
 	request, fds, err := receiveWithin(&d.calls, conn, answerTime)
+	d.asked(uid)
 	closeAll(fds...) // nobody needs to send us any
 	if err != nil {
 		return // it went away: a probe, or one that was killed
@@ -105,7 +136,7 @@ func knock(conn int, token string, p *patience) (reply []byte, fds []int, err er
 	if err := scm.NewSender(conn, &interrupt.Calls{}).Send(request); err != nil {
 		return nil, nil, errNoAnswer
 	}
-	reply, fds, err = receiveWithin(p.calls, conn, p.left(answerTime))
+	reply, fds, err = receiveWithin(p.calls, conn, answerTime)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -40,6 +40,9 @@ func openForeign(kind, path string, o opening, sending bool) (*Queue, error) {
 		patience := o.patience()
 		for {
 			fd, err = connect(path, typ)
+			if info, statErr := os.Lstat(path); errors.Is(err, unix.ECONNREFUSED) && statErr == nil && info.Mode().Type() != fs.ModeSocket {
+				return nil, unixpath.ErrNotSocket
+			}
 			absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EAGAIN)
 			if absent && o.Wait == 0 {
 				err = hint.Wrap(err, "start the program that serves it first")
@@ -102,14 +105,30 @@ func acceptOne(path string, o opening) (int, error) {
 	}
 	for {
 		conn, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-		if err != unix.EINTR {
-			return conn, os.NewSyscallError("accept4", err)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return -1, os.NewSyscallError("accept4", err)
+		case unixpath.Abstract(path) && !allowed(conn, o.access()):
+			closeAll(conn) // no file's permissions have kept it away
+		default:
+			return conn, nil
 		}
 	}
 }
 
+// allowed tells whether the process at conn may connect to a file of that access.
+func allowed(conn int, access unixpath.Access) bool {
+	who, err := unix.GetsockoptUcred(conn, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	p := policyOf(access)
+	return err == nil && p.admits(conn, who)
+}
+
 // receiveDatagrams binds path for datagrams from any program.
 func receiveDatagrams(path string, o opening) (*Queue, error) {
+	if unixpath.Abstract(path) {
+		return nil, specError{hint.Wrap(errors.New("anybody could send to an abstract name"), "a path has permissions: unix-dgram:/PATH")}
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
@@ -118,17 +137,13 @@ func receiveDatagrams(path string, o opening) (*Queue, error) {
 		closeAll(fd)
 		return nil, err
 	}
-	q := &Queue{FD: fd}
-	if !unixpath.Abstract(path) {
-		id, err := unixpath.Identify(path)
-		if err != nil {
-			closeAll(fd)
-			return nil, err
-		}
-		q.leave = func() (int, error) {
-			unixpath.Remove(path, id)
-			return 0, nil
-		}
+	id, err := unixpath.Identify(path)
+	if err != nil {
+		closeAll(fd)
+		return nil, err
 	}
-	return q, nil
+	return &Queue{FD: fd, leave: func() (int, error) {
+		unixpath.Remove(path, id)
+		return 0, nil
+	}}, nil
 }

@@ -133,14 +133,8 @@ func makeNamed(path string, o opening) (_ *named, err error) {
 	} else if err != nil {
 		return nil, err
 	}
-	n.policy = policy{mode: access.Mode, uid: os.Geteuid(), gid: os.Getegid()}
+	n.policy = policyOf(access)
 	if unixpath.Abstract(path) {
-		if access.UID >= 0 {
-			n.policy.uid = access.UID
-		}
-		if access.GID >= 0 {
-			n.policy.gid = access.GID
-		}
 		return n, nil
 	}
 	var st unix.Stat_t
@@ -245,6 +239,18 @@ func (n *named) answer(conn int, request []byte) (reply []byte, fds []int, after
 	return reply, []int{n.send, n.receive, n.door, presence}, func() { closeAll(presence) }
 }
 
+// policyOf is the policy of a file that this process makes with that access.
+func policyOf(a unixpath.Access) policy {
+	p := policy{mode: a.Mode, uid: os.Geteuid(), gid: os.Getegid()}
+	if a.UID >= 0 {
+		p.uid = a.UID
+	}
+	if a.GID >= 0 {
+		p.gid = a.GID
+	}
+	return p
+}
+
 // admits tells whether the user at conn may write to a file of this mode and owner.
 func (p policy) admits(conn int, who *unix.Ucred) bool {
 	const owner, group, other = 0o200, 0o020, 0o002
@@ -266,7 +272,7 @@ func (n *named) leave(sending bool) (lost int, err error) {
 	unlock := func() {}
 	if !unixpath.Abstract(n.path) {
 		// Without the lock a newcomer might take the path meanwhile.
-		if u, err := unixpath.Lock(n.path); err == nil {
+		if u, err := unixpath.LockSoon(n.path); err == nil {
 			unlock = u
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/hint"
+	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -89,10 +90,15 @@ func sendThroughPipe(fd int) (*Queue, error) {
 	private, file := listenPrivate()
 	l.file = file
 
+	lifeline := newLifeline(fd)
 	d := &door{answer: func(_ int, request []byte) ([]byte, []int, func()) {
 		token, _ := scm.Var(request, attachVar)
 		if subtle.ConstantTimeCompare([]byte(token), []byte(l.token)) != 1 {
 			return scm.AppendVar([]byte(scm.Begin), refusedVar, "wrong token"), nil, nil
+		}
+		if _, refused := scm.Var(request, refusedVar); refused {
+			lifeline.cut()
+			return nil, nil, nil
 		}
 		reply := scm.AppendVar([]byte(scm.Begin), attachedVar, l.answer)
 		return scm.AppendVar(reply, fdNamesVar, "receive"), []int{receive}, nil
@@ -101,7 +107,6 @@ func sendThroughPipe(fd int) (*Queue, error) {
 	if private >= 0 {
 		d.open(private)
 	}
-	lifeline := newLifeline(fd)
 	q := &Queue{FD: send, gone: lifeline.gone}
 	q.lasting = func() bool { return false } // whether a receiver is attached is not known
 	q.leave = func() (lost int, err error) {
@@ -116,7 +121,7 @@ func sendThroughPipe(fd int) (*Queue, error) {
 		return lost, nil
 	}
 	if _, err := unix.Write(fd, []byte(l.String())); err == unix.EPIPE {
-		close(lifeline.gone)
+		lifeline.cut()
 	} else if err != nil {
 		d.shut()
 		closeAll(send, receive, abstract, private, file)
@@ -190,6 +195,7 @@ func receiveThroughPipe(fd int, o opening) (*Queue, error) {
 	if pipe, err := pipeIdentity(fd); err != nil {
 		return nil, err
 	} else if pipe != l.pipe {
+		refuse(l)
 		return nil, hint.Wrap(
 			fmt.Errorf("the line in it comes from another pipe, through a program that is no fdkit command (the sender is process %d)", l.pid),
 			"descriptors do not pass through cat, tee and the like; join the fdkit commands directly")
@@ -210,6 +216,19 @@ func receiveThroughPipe(fd int, o opening) (*Queue, error) {
 	}
 }
 
+// refuse tells the sender that its line has come to a receiver through another
+// program's hands: it would wait for ever behind that program.
+func refuse(l line) {
+	conn, err := connectSeqpacket("@" + l.name)
+	if err != nil {
+		return
+	}
+	defer closeAll(conn)
+	request := scm.AppendVar([]byte(scm.Begin), attachVar, l.token)
+	request = scm.AppendVar(request, refusedVar, "another pipe")
+	_ = scm.NewSender(conn, &interrupt.Calls{}).Send(request)
+}
+
 // lookAtLine copies the line from the pipe with tee(2), which leaves it there for
 // the next receiver.
 func lookAtLine(fd int, patience *patience) (line, error) {
@@ -225,7 +244,7 @@ func lookAtLine(fd int, patience *patience) (line, error) {
 		}
 		if len(text) == 0 {
 			return line{}, hint.Wrap(errors.New("it ended before a sender wrote to it"),
-				"the command before the | must be one that sends descriptors, such as fdkit listen")
+				"the command before the | has failed, or is none that sends descriptors as fdkit listen does")
 		}
 		first, rest, whole := bytes.Cut(text, []byte("\n"))
 		l, err := parseLine(string(first) + "\n")
@@ -284,17 +303,31 @@ func hasNoWriter(fd int) bool {
 // fetch gets the receiving end of the queue from the sender. It returns io.EOF if
 // there is no such sender any more.
 func fetch(l line, patience *patience) (int, error) {
-	conn, err := connectSeqpacket("@" + l.name)
+	// The private door first: others cannot stand in the way there.
+	file := fmt.Sprintf("/proc/%d/fd/%d", l.pid, l.file)
+	receive, privately := knockAt(file, l, patience)
+	if privately == nil {
+		return receive, nil
+	}
+	receive, err := knockAt("@"+l.name, l, patience)
+	if err == nil || !errors.Is(err, unix.ECONNREFUSED) {
+		return receive, err
+	}
+	if errors.Is(privately, errNoAnswer) {
+		return -1, errNoAnswer
+	}
+	if _, gone := os.Stat(fmt.Sprintf("/proc/%d", l.pid)); gone != nil {
+		return -1, io.EOF
+	}
+	return -1, hint.Wrap(fmt.Errorf("cannot reach the sender, process %d, through %s (%w) or by name (%w)", l.pid, file, privately, err),
+		"sender and receiver must share the network namespace or the user; a named queue joins any two")
+}
+
+// knockAt asks for the queue at one of the sender's doors.
+func knockAt(path string, l line, patience *patience) (int, error) {
+	conn, err := connectSeqpacket(path)
 	if err != nil {
-		file := fmt.Sprintf("/proc/%d/fd/%d", l.pid, l.file)
-		var second error
-		if conn, second = connectSeqpacket(file); second != nil {
-			if _, gone := os.Stat(fmt.Sprintf("/proc/%d", l.pid)); gone != nil {
-				return -1, io.EOF
-			}
-			return -1, hint.Wrap(fmt.Errorf("cannot reach the sender, process %d, by name (%w) or through %s (%w)", l.pid, err, file, second),
-				"sender and receiver must share the network namespace or the user; a named queue joins any two")
-		}
+		return -1, err
 	}
 	defer closeAll(conn)
 	reply, fds, err := knock(conn, l.token, patience)

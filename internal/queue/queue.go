@@ -45,8 +45,6 @@ type Options struct {
 
 // Queue is this process's part in a queue.
 type Queue struct {
-	// Name is the queue in words, for messages: stdin, /run/web.q, unix:/run/a.
-	Name string
 	// FD is the end that this process uses.
 	FD int
 	// Calls are the system calls that Senders and Receivers make on FD.

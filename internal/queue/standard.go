@@ -21,12 +21,7 @@ func openStandard(o opening, sending bool) (*Queue, error) {
 	if sending {
 		number = 1
 	}
-	q, err := openDescriptor(number, o, sending)
-	if err != nil {
-		return nil, err
-	}
-	q.Name = standard(sending)
-	return q, nil
+	return openDescriptor(number, o, sending)
 }
 
 // giveUp closes the descriptor number, which is known to another one. At 0, 1 and
@@ -51,12 +46,7 @@ func openNumber(text string, o opening, sending bool) (*Queue, error) {
 	if err != nil || number < 0 {
 		return nil, specError{fmt.Errorf("%q is no descriptor number", text)}
 	}
-	q, err := openDescriptor(number, o, sending)
-	if err != nil {
-		return nil, err
-	}
-	q.Name = "fd:" + text
-	return q, nil
+	return openDescriptor(number, o, sending)
 }
 
 // openDescriptor opens the queue that number leads to, and takes number over, also

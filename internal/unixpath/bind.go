@@ -89,25 +89,47 @@ func Bind(fd int, path string, access Access, backlog int) error {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return inUse(err)
 	}
-	if err := finish(fd, path, access, backlog); err != nil {
-		_ = unix.Unlink(path)
-		return err
+	err = access.apply(path)
+	if err == nil {
+		err = listen(fd, backlog)
 	}
-	return nil
+	if err != nil {
+		_ = unix.Unlink(path)
+	}
+	return err
 }
 
-func finish(fd int, path string, access Access, backlog int) error {
-	if access.UID >= 0 || access.GID >= 0 {
-		if err := unix.Chown(path, access.UID, access.GID); err != nil {
+// apply gives the new socket file its owner and mode. Who may write to the directory
+// could meanwhile have put something else there, a link to a file of ours, say: so
+// it goes through a descriptor of the file itself.
+func (a Access) apply(path string) error {
+	if a.UID < 0 && a.GID < 0 && a.Mode == 0 {
+		return nil
+	}
+	file, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("open", err)
+	}
+	defer unix.Close(file)
+	var st unix.Stat_t
+	if err := unix.Fstat(file, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != os.Geteuid() || st.Nlink != 1 {
+		return errors.New("somebody has put another file in its place")
+	}
+	if a.UID >= 0 || a.GID >= 0 {
+		if err := unix.Fchownat(file, "", a.UID, a.GID, unix.AT_EMPTY_PATH); err != nil {
 			return fmt.Errorf("cannot change its owner: %w", err)
 		}
 	}
-	if access.Mode != 0 {
-		if err := unix.Chmod(path, uint32(access.Mode.Perm())); err != nil {
+	if a.Mode != 0 {
+		// An O_PATH descriptor takes no fchmod(2), but has a name in /proc.
+		if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", file), uint32(a.Mode.Perm())); err != nil {
 			return os.NewSyscallError("chmod", err)
 		}
 	}
-	return listen(fd, backlog)
+	return nil
 }
 
 func listen(fd, backlog int) error {
@@ -164,7 +186,12 @@ func Probe(path string, fd int) error {
 // Lock takes the lock of path's directory, under which socket files are made
 // and removed there. The lock is flock(2) on the directory itself: no lock file
 // is left behind, and the kernel releases it whatever happens to its holder.
-func Lock(path string) (unlock func(), err error) {
+func Lock(path string) (unlock func(), err error) { return lock(path, 5*time.Second) }
+
+// LockSoon is Lock for one who can also go on without: it gives up much earlier.
+func LockSoon(path string) (unlock func(), err error) { return lock(path, 200*time.Millisecond) }
+
+func lock(path string, limit time.Duration) (unlock func(), err error) {
 	dir := filepath.Dir(path)
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -174,7 +201,7 @@ func Lock(path string) (unlock func(), err error) {
 		}
 		return nil, err
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
 		switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
 		case err == nil:
 			return func() { _ = unix.Close(fd) }, nil
