@@ -53,10 +53,10 @@ func leaf(c *cli.Command) *cli.Command {
 	action := c.Action
 	c.Action = func(ctx *cli.Context) error {
 		if err := checkVerbosity(ctx); err != nil {
-			return commandError{err, logger{"fdkit " + c.Name, levelErrors}}
+			return commandError{err, logger{name: "fdkit " + c.Name, level: levelErrors}}
 		}
 		if err := action(ctx); err != nil {
-			return commandError{err, logger{"fdkit " + c.Name, verbosity(ctx)}}
+			return commandError{err, logger{name: "fdkit " + c.Name, level: verbosity(ctx)}}
 		}
 		return nil
 	}
@@ -82,7 +82,7 @@ func Run(app *cli.App, args []string) int {
 	if err == nil {
 		return exitDone
 	}
-	say := commandError{err, logger{"fdkit", levelErrors}}
+	say := commandError{err, logger{name: "fdkit", level: levelErrors}}
 	errors.As(err, &say)
 	var silent quiet
 	if !errors.As(err, &silent) {
@@ -115,7 +115,7 @@ func optionError(err error, name string) error {
 	} else {
 		err = usageHint(see, "%w", err)
 	}
-	return commandError{err, logger{name, levelErrors}}
+	return commandError{err, logger{name: name, level: levelErrors}}
 }
 
 func dashed(option string) string {

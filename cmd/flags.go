@@ -170,7 +170,9 @@ func verbosity(c *cli.Context) level {
 	return levelErrors
 }
 
-func loggerOf(c *cli.Context) logger { return logger{"fdkit " + c.Command.Name, verbosity(c)} }
+func loggerOf(c *cli.Context) logger {
+	return logger{name: "fdkit " + c.Command.Name, level: verbosity(c)}
+}
 
 // queueFlags are the options of a named queue.
 func queueFlags() []cli.Flag {

@@ -23,11 +23,20 @@ const (
 // logger writes lines for people to stderr, each with one write(2), so that the
 // lines of several processes do not mix.
 type logger struct {
-	name  string // of the program: fdkit listen
-	level level
+	name    string // of the program: fdkit listen
+	level   level
+	journal *journal // nil: lines are written at once
 }
 
 func (l logger) write(text string) {
+	if l.journal != nil {
+		l.journal.add(text)
+		return
+	}
+	writeLog(text)
+}
+
+func writeLog(text string) {
 	// Not os.Stderr, whose Write ends the process by SIGPIPE when the reader of
 	// the log has died.
 	_, _ = unix.Write(2, []byte(text))

@@ -62,6 +62,8 @@ func runPool(c *cli.Context) error {
 	case err != nil:
 		return err
 	}
+	r.log.journal = newJournal(r.log.name)
+	defer r.log.journal.end()
 	pool := r.pool(q, numberOf(c, "n"))
 	pool.Confine = confine
 	ended := make(chan error, 1)
