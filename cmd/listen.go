@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -208,54 +210,116 @@ type service struct {
 	log       logger
 	listeners []*listen.Listener
 	queue     *fdsend.Queue
+
+	ends    chan end           // of Serve
+	serving int                // how many Serves run
+	paused  bool               // whether accepting pauses
+	idle    []*listen.Listener // those whose Serve has ended for that
+	lost    int                // connections that were accepted and closed
+	failure error
 }
 
 // run serves until a signal comes, no receiver is left or a call fails.
 func (s *service) run(signals <-chan os.Signal) error {
-	ends := make(chan error, len(s.listeners))
+	s.ends = make(chan end, len(s.listeners))
+	pauses := make(chan os.Signal, 2)
+	signal.Notify(pauses, syscall.SIGUSR1, syscall.SIGUSR2)
 	for _, l := range s.listeners {
-		go func() { ends <- l.Serve(s.queue.Sender(), s.events(l)) }()
+		s.serve(l)
 	}
-	var failure error
-	lost, serving := 0, len(s.listeners)
-	ended := func(err error) {
-		serving--
-		if sending, ok := errors.AsType[*listen.SendError](err); ok {
-			lost++
-			err = sending.Err
-		}
-		if failure == nil && !errors.Is(err, listen.ErrStopped) && !errors.Is(err, fdsend.ErrGone) {
-			failure = err
-		}
-	}
-	select {
-	case <-signals:
-		closeListeners(s.listeners)
-		ctx, cancel := s.untilSecond(signals)
-		defer cancel()
-		// What is in hand is sent, and what is queued received.
-		for serving > 0 && ctx.Err() == nil {
-			select {
-			case err := <-ends:
-				ended(err)
-			case <-ctx.Done():
+	for running := true; running; {
+		select {
+		case sig := <-pauses:
+			s.pause(sig == syscall.SIGUSR1)
+		case e := <-s.ends:
+			switch running = s.ended(e); {
+			case running && s.paused:
+				s.idle = append(s.idle, e.listener)
+			case running: // resumed meanwhile
+				s.serve(e.listener)
 			}
+		case <-s.queue.Gone():
+			running = false
+		case <-signals:
+			closeListeners(s.listeners)
+			s.drain(signals)
+			running = false
 		}
-		_ = s.queue.Drain(ctx)
-	case <-s.queue.Gone():
-		closeListeners(s.listeners)
-	case err := <-ends:
-		ended(err)
-		closeListeners(s.listeners)
 	}
+	closeListeners(s.listeners)
 	queued, err := s.queue.Close() // ends the Sends that still wait
-	for serving > 0 {
-		ended(<-ends)
+	for s.serving > 0 {
+		s.ended(<-s.ends)
 	}
-	if lost += queued; lost > 0 {
-		s.log.error(fmt.Errorf("no receiver is left: closed %d connections that were accepted", lost))
+	if s.lost += queued; s.lost > 0 {
+		s.log.error(fmt.Errorf("no receiver is left: closed %d connections that were accepted", s.lost))
 	}
-	return errors.Join(failure, err)
+	return errors.Join(s.failure, err)
+}
+
+// end is the end of Serve for one listener.
+type end struct {
+	listener *listen.Listener
+	err      error
+}
+
+func (s *service) serve(l *listen.Listener) {
+	s.serving++
+	go func() { s.ends <- end{l, l.Serve(s.queue.Sender(), s.events(l))} }()
+}
+
+// ended takes note of an end, and returns whether that was only for a pause.
+func (s *service) ended(e end) bool {
+	s.serving--
+	if sending, ok := errors.AsType[*listen.SendError](e.err); ok {
+		s.lost++
+		e.err = sending.Err
+	} else if errors.Is(e.err, listen.ErrStopped) {
+		return true
+	}
+	if s.failure == nil && !errors.Is(e.err, listen.ErrStopped) && !errors.Is(e.err, fdsend.ErrGone) {
+		s.failure = e.err
+	}
+	return false
+}
+
+// pause makes accepting pause or go on. The sockets go on listening meanwhile, and
+// clients wait in their backlogs.
+func (s *service) pause(pause bool) {
+	if pause == s.paused {
+		return
+	}
+	s.paused = pause
+	if pause {
+		for _, l := range s.listeners {
+			l.Stop()
+		}
+		s.log.notice("accepting pauses until SIGUSR2")
+		return
+	}
+	for _, l := range s.listeners {
+		l.Resume()
+	}
+	for _, l := range s.idle {
+		s.serve(l)
+	}
+	s.idle = nil
+	s.log.notice("accepting again")
+}
+
+// drain waits until what is in hand is sent and what is queued received, or safe with
+// others.
+func (s *service) drain(signals <-chan os.Signal) {
+	ctx, cancel := s.untilSecond(signals)
+	defer cancel()
+	for s.serving > 0 && ctx.Err() == nil {
+		select {
+		case e := <-s.ends:
+			s.ended(e)
+		case <-ctx.Done():
+		}
+	}
+	_ = s.queue.Drain(ctx)
 }
 
 // untilSecond returns a context that ends with the second signal or when no

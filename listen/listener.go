@@ -309,6 +309,9 @@ func (l *Listener) Port() uint16 { return l.local.IP.Port() }
 // by an Accept. The socket goes on listening: what comes waits in its backlog.
 func (l *Listener) Stop() { l.calls.Stop() }
 
+// Resume ends what Stop began: Accept and Serve may be called again.
+func (l *Listener) Resume() { l.calls.Resume() }
+
 // Close stops the Listener, closes its socket and removes the socket file that
 // Listen made. Connections in the backlog are reset unless another process
 // holds the same socket. Further calls do nothing.

@@ -162,6 +162,9 @@ var (
 	word = (Signal - 1) / bits
 )
 
+// Resume lets calls begin again after Stop.
+func (c *Calls) Resume() { c.stopped.Store(false) }
+
 var reserve = sync.OnceFunc(handle)
 
 var received = make(chan os.Signal, 1) // nobody reads it: the signal's effect is EINTR
