@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fdkit/cmd"
+	"fdkit/internal/fdtest"
 )
 
 // TestCompletionCurrent compares the scripts in the repository with those that
@@ -111,7 +112,7 @@ func checkOffers(t *testing.T, test completionTest, got []string) {
 }
 
 func TestCompletionBash(t *testing.T) {
-	needShell(t, "bash")
+	fdtest.NeedsProgram(t, "bash")
 	script := absolute(t, "../scripts/completion/fdkit.bash")
 	t.Chdir(completionDir(t))
 	for _, test := range completionTests {
@@ -149,7 +150,7 @@ func readlineWords(line string) []string {
 }
 
 func TestCompletionFish(t *testing.T) {
-	needShell(t, "fish")
+	fdtest.NeedsProgram(t, "fish")
 	script := absolute(t, "../scripts/completion/fdkit.fish")
 	t.Chdir(completionDir(t))
 	for _, test := range completionTests {
@@ -183,8 +184,8 @@ fdkit() { echo "==" >>.offers }
 `
 
 func TestCompletionZsh(t *testing.T) {
-	needShell(t, "zsh")
-	needShell(t, "script")
+	fdtest.NeedsProgram(t, "zsh")
+	fdtest.NeedsProgram(t, "script")
 	scripts := absolute(t, "../scripts/completion")
 	if out := runShell(t, "", "zsh", "-n", filepath.Join(scripts, "_fdkit")); out != "" {
 		t.Errorf("zsh -n: %s", out)
@@ -211,7 +212,7 @@ func TestCompletionZsh(t *testing.T) {
 // TestCompletionTyped types lines with tabs in them into interactive shells, and
 // looks at the arguments that arrive.
 func TestCompletionTyped(t *testing.T) {
-	needShell(t, "script")
+	fdtest.NeedsProgram(t, "script")
 	tests := []struct{ typed, want string }{
 		{"fdkit lis\t:80", "listen :80"},
 		{"fdkit recv-exec --st\tcat", "recv-exec --stderr cat"},
@@ -230,7 +231,7 @@ func TestCompletionTyped(t *testing.T) {
 	}
 	for shell, rc := range map[string]string{"bash": "source " + scripts + "/fdkit.bash\n", "zsh": zshCompinit(scripts)} {
 		t.Run(shell, func(t *testing.T) {
-			needShell(t, shell)
+			fdtest.NeedsProgram(t, shell)
 			os.Remove(".arguments")
 			screen := typeInto(t, shell, rc+"fdkit() { echo \"$@\" >>.arguments; }\n", typed.String())
 			arguments, err := os.ReadFile(".arguments")
@@ -291,17 +292,6 @@ func absolute(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// needShell skips the test if a program is missing; in CI it fails instead.
-func needShell(t *testing.T, name string) {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is not installed: scripts/install-test-programs has it", name)
-		}
-		t.Skipf("%s is not installed; scripts/install-test-programs has it", name)
-	}
 }
 
 // runShell runs a command and returns what it prints.

@@ -25,6 +25,7 @@ import (
 	fdkitexec "fdkit/exec"
 	"fdkit/fdrecv"
 	"fdkit/fdsend"
+	"fdkit/internal/fdtest"
 	"fdkit/listen"
 )
 
@@ -154,7 +155,7 @@ func TestManLint(t *testing.T) {
 			}
 		}
 	}
-	wantPrograms(t, "mandoc")
+	fdtest.NeedsProgram(t, "mandoc")
 	lint := exec.Command("mandoc", append([]string{"-T", "lint", "-W", "warning"}, slices.Sorted(maps.Keys(pages))...)...)
 	lint.Dir = "../man"
 	if out, err := lint.CombinedOutput(); err != nil || len(out) > 0 {
@@ -534,11 +535,11 @@ func TestManExamples(t *testing.T) {
 	if err != nil {
 		t.Fatalf("go build fdkit: %v", err)
 	}
-	wantPrograms(t, "ip", "mount")
+	fdtest.NeedsProgram(t, "ip", "mount")
 	namespaces := exec.Command("true")
 	namespaces.SysProcAttr = apart()
 	if err := namespaces.Run(); err != nil {
-		skipManTest(t, "namespaces cannot be made: %v", err)
+		fdtest.Lacks(t, "namespaces cannot be made: %v", err)
 	}
 	blocks := map[string]map[string]string{} // by page and first line
 	for name, page := range manPages(t) {
@@ -614,9 +615,9 @@ get() { await "dial '$1' </dev/null >got"; cat got; }
 `
 
 func (e *manExample) run(t *testing.T, binary string, blocks map[string]string) {
-	wantPrograms(t, e.needs...)
-	if e.root && os.Getuid() != 0 {
-		skipManTest(t, "only root can run this")
+	fdtest.NeedsProgram(t, e.needs...)
+	if e.root {
+		fdtest.NeedsRoot(t)
 	}
 	dir := t.TempDir()
 	tmp, home := filepath.Join(dir, "tmp"), filepath.Join(dir, "home")
@@ -680,22 +681,4 @@ func (e *manExample) run(t *testing.T, binary string, blocks map[string]string) 
 	if t.Failed() {
 		t.Logf("stderr:\n%s", errOut)
 	}
-}
-
-// wantPrograms skips the test if a program is not installed; in CI it fails.
-func wantPrograms(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, program := range programs {
-		if _, err := exec.LookPath(program); err != nil {
-			skipManTest(t, "%s is not installed; scripts/install-test-programs has it", program)
-		}
-	}
-}
-
-func skipManTest(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
 }

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"fdkit/internal/fdtest"
 )
 
 // readmeTries says for each sh block of the README, by its first line, how it is
@@ -111,11 +113,7 @@ func timeless(text string) string {
 
 // runReadme tries a block and returns what it has written to the file $OUTPUT.
 func runReadme(t *testing.T, bin, try, block string) string {
-	for _, program := range []string{"bash", "ip", "make"} {
-		if _, err := exec.LookPath(program); err != nil {
-			skipUnlessCI(t, "%s is not installed; scripts/install-test-programs has it", program)
-		}
-	}
+	fdtest.NeedsProgram(t, "bash", "ip", "make")
 	dir, files := t.TempDir(), t.TempDir()
 	blockFile, output := filepath.Join(files, "block"), filepath.Join(files, "output")
 	if err := os.WriteFile(blockFile, []byte(block), 0o666); err != nil {
@@ -150,9 +148,9 @@ func runReadme(t *testing.T, bin, try, block string) string {
 	var exit *exec.ExitError
 	switch {
 	case errors.Is(err, syscall.EPERM):
-		skipUnlessCI(t, "no network namespace can be made: %v", err)
+		fdtest.Lacks(t, "no network namespace can be made: %v", err)
 	case errors.As(err, &exit) && exit.ExitCode() == 99:
-		skipUnlessCI(t, "%s", said)
+		fdtest.Lacks(t, "%s", said)
 	case err != nil:
 		t.Fatalf("%s\n%v: %s", block, err, said)
 	}
@@ -161,13 +159,6 @@ func runReadme(t *testing.T, bin, try, block string) string {
 	}
 	got, _ := os.ReadFile(output)
 	return string(got)
-}
-
-func skipUnlessCI(t *testing.T, format string, args ...any) {
-	if os.Getenv("CI") != "" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
 }
 
 // buildFdkit builds the program and returns its directory.

@@ -114,7 +114,7 @@ func needsIPv6(t *testing.T) {
 	t.Helper()
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
-		t.Skipf("this machine has no IPv6: %v", err)
+		fdtest.Lacks(t, "this machine has no IPv6: %v", err)
 	}
 	l.Close()
 }

@@ -51,13 +51,6 @@ func has(t *testing.T, fd, level, name int) int {
 	return n
 }
 
-func needsRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root can do this")
-	}
-}
-
 type sockoptTest struct {
 	name        string
 	o           listen.Options
@@ -116,7 +109,7 @@ func TestSockopts(t *testing.T) {
 			}
 			t.Run(test.name+" at "+address, func(t *testing.T) {
 				if test.root {
-					needsRoot(t)
+					fdtest.NeedsRoot(t)
 				}
 				if address != "127.0.0.1:0" {
 					needsIPv6(t)
@@ -179,7 +172,7 @@ func TestSockoptsInherited(t *testing.T) {
 	for _, test := range sockoptTests {
 		t.Run(test.name, func(t *testing.T) {
 			if test.root {
-				needsRoot(t)
+				fdtest.NeedsRoot(t)
 			}
 			needsIPv6(t)
 			fdtest.NoLeaks(t)
@@ -205,7 +198,7 @@ func TestSockoptsInherited(t *testing.T) {
 func TestSockoptsMPTCP(t *testing.T) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
 	if err != nil {
-		t.Skipf("no MPTCP: %v", err)
+		fdtest.Lacks(t, "no MPTCP: %v", err)
 	}
 	t.Cleanup((&fdtest.End{FD: fd}).Close)
 	if err := unix.Listen(fd, 1); err != nil {

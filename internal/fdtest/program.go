@@ -44,12 +44,10 @@ func Program(t testing.TB, name string, args ...string) *exec.Cmd {
 }
 
 // AsNobody makes the command run as an unprivileged user, which only root can
-// arrange: the test is skipped for others.
+// arrange.
 func AsNobody(t testing.TB, c *exec.Cmd, groups ...uint32) *exec.Cmd {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can run a program as another user")
-	}
+	NeedsRoot(t)
 	c.SysProcAttr.Credential = &syscall.Credential{Uid: Nobody, Gid: Nobody, Groups: groups}
 	return c
 }

@@ -439,9 +439,7 @@ func TestPolicy(t *testing.T) {
 
 // What another user may.
 func TestNamedOtherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can run a program as another user")
-	}
+	fdtest.NeedsRoot(t)
 	group, user := 4242, fdtest.Nobody
 	for _, test := range []struct {
 		about  string

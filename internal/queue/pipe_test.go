@@ -201,9 +201,7 @@ func TestPipeTwoReceivers(t *testing.T) {
 
 func TestPipeAcrossProcesses(t *testing.T) {
 	netns := func(c *exec.Cmd) {
-		if os.Geteuid() != 0 {
-			t.Skip("only root can make a network namespace")
-		}
+		fdtest.NeedsRoot(t)
 		c.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
 	}
 	for _, test := range []struct {
