@@ -3,7 +3,6 @@
 package listen
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"time"
@@ -16,7 +15,7 @@ import (
 	"fdkit/internal/scm"
 )
 
-// ErrStopped is returned by Accept and Serve after Stop.
+// ErrStopped is returned after Stop.
 var ErrStopped = interrupt.ErrStopped
 
 // Conn is an accepted connection.
@@ -64,10 +63,25 @@ func (l *Listener) Accept(c *Conn) error {
 		return err
 	}
 	defer l.calls.Exit()
-	return l.accept(c)
+	return l.accept(c, &l.calls)
 }
 
-func (l *Listener) accept(c *Conn) error {
+// accept accepts the next connection, between Enter and Exit of calls.
+func (l *Listener) accept(c *Conn, calls *interrupt.Calls) error {
+	for {
+		err := l.acceptOne(c, calls)
+		if err != unix.EAGAIN {
+			return err
+		}
+		// Who gave us this socket has set O_NONBLOCK on it.
+		if err := calls.Poll(l.fd, unix.POLLIN); err != nil {
+			return err
+		}
+	}
+}
+
+// acceptOne is accept, which may return EAGAIN if the socket does not block.
+func (l *Listener) acceptOne(c *Conn, calls *interrupt.Calls) error {
 	for {
 		// Blocking accept4, not net.Listener: Go's net package would make the
 		// connection non-blocking, on which cat, sed and perl fail.
@@ -79,14 +93,11 @@ func (l *Listener) accept(c *Conn) error {
 			l.describe(c, int(fd))
 			return nil
 		case unix.EINTR:
-			if l.calls.Stopped() {
+			if calls.Stopped() {
 				return ErrStopped
 			}
 		case unix.EAGAIN:
-			// Who gave us this socket has set O_NONBLOCK on it.
-			if err := l.calls.Poll(l.fd, unix.POLLIN); err != nil {
-				return err
-			}
+			return errno
 		case unix.ECONNABORTED, unix.EPROTO, unix.EPERM, unix.ENOPROTOOPT, unix.ENETDOWN, unix.ENETUNREACH,
 			unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENONET, unix.EOPNOTSUPP, unix.ETIMEDOUT:
 			// Linux passes on what befell the new connection, accept(2); EPERM is
@@ -108,95 +119,4 @@ func (l *Listener) describe(c *Conn, fd int) {
 			c.info.Local = local
 		}
 	}
-}
-
-// Sink is where Serve sends connections; *fdsend.Sender is one.
-type Sink interface {
-	// FD is a descriptor on which poll(2) reports POLLOUT while there is room.
-	FD() int
-	// Send sends copies of the descriptors and waits for room if it must.
-	Send(payload []byte, fds ...int) error
-}
-
-// Events are told what happens in Serve. Each may be nil.
-type Events struct {
-	Accepted func(c *Conn)     // a connection was accepted and will be sent
-	Pausing  func(cause error) // accepting pauses until the cause has gone; told once each time
-	Resumed  func()            // it goes on
-}
-
-// SendError says that an accepted connection could not be sent and was closed.
-type SendError struct {
-	Remote string // the client's address
-	Err    error
-}
-
-func (e *SendError) Error() string {
-	return fmt.Sprintf("cannot send the connection of %s: %v", e.Remote, e.Err)
-}
-
-func (e *SendError) Unwrap() error { return e.Err }
-
-// Serve accepts connections and sends each to the sink, until Stop, which makes
-// it return ErrStopped, or until the sink fails, which it returns as a *SendError.
-//
-// A connection is accepted only when the sink has room for it: the others wait in
-// the kernel's backlog.
-func (l *Listener) Serve(sink Sink, on Events) error {
-	var c Conn
-	payload := make([]byte, 0, scm.MaxPayload)
-	var pause time.Duration
-	for {
-		switch err := l.next(sink.FD(), &c); {
-		case err == nil:
-		case errIsTemporary(err):
-			if pause == 0 && on.Pausing != nil {
-				on.Pausing(err)
-			}
-			pause = min(max(2*pause, time.Millisecond), 50*time.Millisecond)
-			time.Sleep(pause) // the backlog stays readable: only time can be waited for
-			continue
-		default:
-			return err
-		}
-		if pause > 0 {
-			pause = 0
-			if on.Resumed != nil {
-				on.Resumed()
-			}
-		}
-		if on.Accepted != nil {
-			on.Accepted(&c)
-		}
-		payload = c.AppendPayload(payload[:0])
-		err := sink.Send(payload, c.FD)
-		_ = unix.Close(c.FD)
-		if err != nil {
-			return &SendError{c.Remote(), err}
-		}
-	}
-}
-
-// next waits for room at the sink and then for a connection.
-func (l *Listener) next(sink int, c *Conn) error {
-	if err := l.calls.Enter(); err != nil {
-		return err
-	}
-	defer l.calls.Exit()
-	if err := l.calls.Poll(sink, unix.POLLOUT); err != nil {
-		return err
-	}
-	return l.accept(c)
-}
-
-func errIsTemporary(err error) bool {
-	e, ok := err.(*os.SyscallError)
-	if !ok {
-		return false
-	}
-	switch e.Err {
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		return true
-	}
-	return false
 }

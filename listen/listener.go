@@ -89,6 +89,7 @@ type Listener struct {
 	local    fdinfo.Address
 	wildcard bool              // connections can have other local addresses
 	file     unixpath.Identity // of the socket file that Close removes
+	blocking bool              // Close takes O_NONBLOCK away again
 	closed   sync.Once
 }
 
@@ -309,7 +310,7 @@ func (l *Listener) Port() uint16 { return l.local.IP.Port() }
 // by an Accept. The socket goes on listening: what comes waits in its backlog.
 func (l *Listener) Stop() { l.calls.Stop() }
 
-// Resume ends what Stop began: Accept and Serve may be called again.
+// Resume ends what Stop began: Accept may be called again.
 func (l *Listener) Resume() { l.calls.Resume() }
 
 // Close stops the Listener, closes its socket and removes the socket file that
@@ -325,6 +326,9 @@ func (l *Listener) close() {
 			defer unlock()
 		}
 		unixpath.Remove(l.local.Path, l.file)
+	}
+	if l.blocking {
+		_ = unix.SetNonblock(l.fd, false) // others may have the same socket
 	}
 	_ = unix.Close(l.fd)
 }

@@ -106,7 +106,13 @@ func (c *Calls) Stop() {
 // Poll waits, between Enter and Exit, until fd is ready for events or is closed or
 // broken at its other end. Stop ends it with ErrStopped.
 func (c *Calls) Poll(fd int, events int16) error {
-	_, err := c.poll(fd, events, time.Time{})
+	return c.PollAny([]unix.PollFd{{Fd: int32(fd), Events: events}})
+}
+
+// PollAny is Poll for several descriptors: it waits until one of them is ready, and
+// sets Revents.
+func (c *Calls) PollAny(fds []unix.PollFd) error {
+	_, err := c.poll(fds, time.Time{})
 	return err
 }
 
@@ -121,11 +127,10 @@ func (c *Calls) Wait(fd int, events int16, limit time.Duration) (bool, error) {
 	if limit >= 0 {
 		deadline = time.Now().Add(limit)
 	}
-	return c.poll(fd, events, deadline)
+	return c.poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, deadline)
 }
 
-func (c *Calls) poll(fd int, events int16, deadline time.Time) (bool, error) {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+func (c *Calls) poll(fds []unix.PollFd, deadline time.Time) (bool, error) {
 	for {
 		timeout := -1
 		if !deadline.IsZero() {

@@ -1,0 +1,157 @@
+//go:build linux
+
+package cmd
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"fdkit/listen"
+)
+
+// intake is what the commands that accept connections have in common: the addresses,
+// and whom they let in.
+type intake struct {
+	log       logger
+	addresses []listen.Address
+	options   listen.Options
+	outputs   outputs
+
+	listeners []*listen.Listener // once bound
+	acceptor  *listen.Acceptor
+	paused    bool
+}
+
+// intakeFlags are the options of the commands that accept connections.
+func intakeFlags() []cli.Flag {
+	return slices.Concat([]cli.Flag{
+		numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog),
+	}, outputFlags(), socketFlags())
+}
+
+// intakeOf checks all that can be checked before the addresses are bound. queue is
+// the descriptor that is the queue, or -1.
+func intakeOf(c *cli.Context, operands []string, queue int) (*intake, error) {
+	in := &intake{log: loggerOf(c)}
+	var err error
+	if in.addresses, err = parseAddresses(operands); err != nil {
+		return nil, err
+	}
+	if in.options, err = listenOptions(c, in.addresses); err != nil {
+		return nil, err
+	}
+	if in.outputs, err = outputsOf(c, queue); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+func parseAddresses(operands []string) (addresses []listen.Address, err error) {
+	if len(operands) == 0 {
+		return nil, usageHint("fdkit listen :8080 listens on port 8080 of all addresses", "an address is missing")
+	}
+	if err := refuseOptions(operands, "address"); err != nil {
+		return nil, err
+	}
+	for _, operand := range operands {
+		a, err := listen.ParseAddress(operand)
+		if err != nil {
+			return nil, usagef("address %s: %w", operand, err)
+		}
+		if a.Kind == listen.Inherited && !inherited(a.FD) {
+			return nil, usageHint("a parent process or a supervisor opens it", "address %s: descriptor %d is not open", operand, a.FD)
+		}
+		if a.Kind == listen.Inherited && slices.Contains(addresses, a) {
+			return nil, usagef("address %s: it is given twice", operand)
+		}
+		addresses = append(addresses, a)
+	}
+	return addresses, nil
+}
+
+// bind binds the addresses. The signals that would end this process must be ours by
+// now: none may leave a socket file behind.
+func (in *intake) bind(c *cli.Context, accepted func(*listen.Conn)) (err error) {
+	if in.listeners, err = listenAll(in.addresses, in.options); err != nil {
+		return err
+	}
+	warnCut(c, in.log)
+	in.acceptor, err = listen.NewAcceptor(in.listeners, listen.Events{
+		Accepted: accepted,
+		Pausing:  func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
+		Resumed:  func() { in.log.notice("accepting again") },
+	})
+	return err
+}
+
+func listenAll(addresses []listen.Address, o listen.Options) (all []*listen.Listener, err error) {
+	for _, a := range addresses {
+		ls, err := listen.Listen(a, o)
+		if err != nil {
+			closeListeners(all)
+			return nil, socketError(err)
+		}
+		all = append(all, ls...)
+	}
+	return all, nil
+}
+
+func closeListeners(ls []*listen.Listener) {
+	for _, l := range ls {
+		l.Close()
+	}
+}
+
+// logAccepted returns what says each connection that was accepted, or nil.
+func (in *intake) logAccepted() func(*listen.Conn) {
+	if in.log.level < levelAll {
+		return nil
+	}
+	return func(c *listen.Conn) { in.log.info("accepted %s at %s", c.Remote(), c.Local()) }
+}
+
+// open tells that connections are taken from now on.
+func (in *intake) open() error {
+	for _, l := range in.listeners {
+		in.log.info("listening on %v", l)
+	}
+	return in.outputs.tell(in.listeners)
+}
+
+// controls returns the signals that change how connections are taken.
+func (in *intake) controls() <-chan os.Signal {
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)
+	return c
+}
+
+// obey does what one of the controls means.
+func (in *intake) obey(sig os.Signal) {
+	switch sig {
+	case syscall.SIGUSR1:
+		in.pause(true)
+	case syscall.SIGUSR2:
+		in.pause(false)
+	}
+}
+
+// pause makes accepting pause or go on. The sockets go on listening meanwhile, and
+// clients wait in their backlogs.
+func (in *intake) pause(pause bool) {
+	if pause == in.paused {
+		return
+	}
+	in.paused = pause
+	if pause {
+		in.acceptor.Pause()
+		in.log.notice("accepting pauses until SIGUSR2")
+		return
+	}
+	in.acceptor.Resume()
+	in.log.notice("accepting again")
+}
