@@ -27,6 +27,7 @@ func New(version string) *cli.App {
 			leaf(connectCommand()),
 			leaf(recvExecCommand()),
 			leaf(poolCommand()),
+			leaf(serveCommand()),
 			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,

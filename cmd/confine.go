@@ -18,26 +18,40 @@ import (
 	"fdkit/internal/scm"
 )
 
-// confineFlags are the options that say what programs are given and denied.
-func confineFlags() []cli.Flag {
+// identityFlags are the options that say as whom programs run, and what they can
+// reach.
+func identityFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "user", Usage: "run programs as `USER[:GROUP]`, with the user's supplementary groups unless GROUP is given"},
 		&cli.StringFlag{Name: "group", Usage: "run programs with `GROUP[,GROUP...]`, the first as their own group"},
 		&cli.StringFlag{Name: "chroot", Usage: "make `DIR` the root directory of programs"},
+		&cli.BoolFlag{Name: "no-new-privs", Usage: "let programs get no privileges by set-user-ID bits and the like", DisableDefaultText: true},
+	}
+}
+
+// confineFlags are the further options that say what programs are given and denied.
+func confineFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{Name: "chdir", Usage: "make `DIR` the working directory of programs"},
 		&cli.GenericFlag{Name: "nice", Usage: "run programs with priority `N` from -20, the best, to 19", Value: &nice{}},
 		&cli.GenericFlag{Name: "umask", Usage: "run programs with the umask `BITS`", Value: &umask{}},
 		&cli.GenericFlag{Name: "limit", Usage: "limit a resource of each program: `NAME=SOFT[:HARD]`, such as nofile=64", Value: &limits{}},
-		&cli.BoolFlag{Name: "no-new-privs", Usage: "let programs get no privileges by set-user-ID bits and the like", DisableDefaultText: true},
 		&cli.BoolFlag{Name: "clean-env", Usage: "let programs inherit no variables but those of --env", DisableDefaultText: true},
 		&cli.StringSliceFlag{Name: "env", Usage: "give programs the variable `NAME[=VALUE]`, without a value as it is here"},
 	}
 }
 
-// confinementOf returns what the options ask for.
+// identify sets what the options of identityFlags or privilegeFlags ask for.
+func identify(c *cli.Context, confine *exec.Confinement) (err error) {
+	confine.Chroot, confine.NoNewPrivs = c.String("chroot"), c.Bool("no-new-privs")
+	confine.User, err = userOf(c.String("user"), c.String("group"))
+	return err
+}
+
+// confinementOf returns what the options of confineFlags ask for, and those that say
+// as whom programs run.
 func confinementOf(c *cli.Context) (confine exec.Confinement, err error) {
-	confine.Chroot, confine.Dir = c.String("chroot"), c.String("chdir")
-	confine.NoNewPrivs = c.Bool("no-new-privs")
+	confine.Dir = c.String("chdir")
 	confine.Limits = c.Generic("limit").(*limits).list
 	if n := c.Generic("nice").(*nice); n.set {
 		confine.Nice = &n.value
@@ -45,10 +59,7 @@ func confinementOf(c *cli.Context) (confine exec.Confinement, err error) {
 	if u := c.Generic("umask").(*umask); u.set {
 		confine.Umask = &u.value
 	}
-	if confine.User, err = userOf(c.String("user"), c.String("group")); err != nil {
-		return confine, err
-	}
-	return confine, nil
+	return confine, identify(c, &confine)
 }
 
 // environOf returns the environment that programs inherit: that of this process,

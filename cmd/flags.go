@@ -210,12 +210,16 @@ func checkQueue(c *cli.Context, option string) error {
 	return nil
 }
 
+func acceptEnvFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: "accept-env", Usage: "let the program have variable `NAME` if it comes with the connection; a * at the end stands for anything"}
+}
+
 // receiveFlags are the options of the commands that receive.
 func receiveFlags() []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "from", Usage: "receive from `QUEUE` instead of stdin"},
 		durationFlag("wait", "wait at most `TIME` for somebody else to make the queue"),
-		&cli.StringSliceFlag{Name: "accept-env", Usage: "let the program have variable `NAME` if it comes with the connection; a * at the end stands for anything"},
+		acceptEnvFlag(),
 	}, queueFlags()...)
 }
 

@@ -20,6 +20,7 @@ type intake struct {
 	log       logger
 	addresses []listen.Address
 	options   listen.Options
+	policy    listen.Policy
 	outputs   outputs
 
 	listeners []*listen.Listener // once bound
@@ -31,11 +32,11 @@ type intake struct {
 func intakeFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog),
-	}, outputFlags(), socketFlags())
+	}, busyFlags(), outputFlags(), socketFlags())
 }
 
 // intakeOf checks all that can be checked before the addresses are bound. queue is
-// the descriptor that is the queue, or -1.
+// the descriptor that is the queue, or noQueue.
 func intakeOf(c *cli.Context, operands []string, queue int) (*intake, error) {
 	in := &intake{log: loggerOf(c)}
 	var err error
@@ -45,16 +46,14 @@ func intakeOf(c *cli.Context, operands []string, queue int) (*intake, error) {
 	if in.options, err = listenOptions(c, in.addresses); err != nil {
 		return nil, err
 	}
-	if in.outputs, err = outputsOf(c, queue); err != nil {
+	if in.policy.Busy, err = busyOf(c); err != nil {
 		return nil, err
 	}
-	return in, nil
+	in.outputs, err = outputsOf(c, queue)
+	return in, err
 }
 
 func parseAddresses(operands []string) (addresses []listen.Address, err error) {
-	if len(operands) == 0 {
-		return nil, usageHint("fdkit listen :8080 listens on port 8080 of all addresses", "an address is missing")
-	}
 	if err := refuseOptions(operands, "address"); err != nil {
 		return nil, err
 	}
@@ -81,10 +80,13 @@ func (in *intake) bind(c *cli.Context, accepted func(*listen.Conn)) (err error) 
 		return err
 	}
 	warnCut(c, in.log)
-	in.acceptor, err = listen.NewAcceptor(in.listeners, listen.Events{
+	in.acceptor, err = listen.NewAcceptor(in.listeners, in.policy, listen.Events{
 		Accepted: accepted,
-		Pausing:  func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
-		Resumed:  func() { in.log.notice("accepting again") },
+		Refused: func(c *listen.Conn, why listen.Refusal) {
+			in.log.info("refused %s at %s: %s", c.Remote(), c.Local(), why.Detail)
+		},
+		Pausing: func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
+		Resumed: func() { in.log.notice("accepting again") },
 	})
 	return err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"fdkit/exec"
 	"fdkit/fdsend"
 	"fdkit/listen"
 )
@@ -27,14 +28,21 @@ func listenCommand() *cli.Command {
 			"tcp6:HOST:PORT, unix:PATH, unix:@NAME or fd:N. See fdkit-listen(1).",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "send to `QUEUE` instead of stdout"},
-		}, intakeFlags(), queueFlags(), verbosityFlags()),
+		}, intakeFlags(), privilegeFlags(), queueFlags(), verbosityFlags()),
 		Action: runListen,
 	}
 }
 
 func runListen(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return usageHint("fdkit listen :8080 listens on port 8080 of all addresses", "an address is missing")
+	}
 	in, err := intakeOf(c, c.Args().Slice(), queueFD(c.String("to")))
 	if err != nil {
+		return err
+	}
+	var process exec.Confinement
+	if err := identify(c, &process); err != nil {
 		return err
 	}
 	// From here on the signals are ours: none may leave a socket file behind.
@@ -61,7 +69,10 @@ func runListen(c *cli.Context) error {
 	case err != nil:
 		return err
 	}
-	if err := in.open(); err != nil {
+	if err = drop(process); err == nil {
+		err = in.open()
+	}
+	if err != nil {
 		_, _ = q.Close()
 		return err
 	}
@@ -69,7 +80,10 @@ func runListen(c *cli.Context) error {
 	return s.run(signals)
 }
 
-// queueFD returns the descriptor that is the queue which --to names, or -1.
+// noQueue stands for a queue that is no descriptor of this process's parent.
+const noQueue = -1
+
+// queueFD returns the descriptor that is the queue which --to names, or noQueue.
 func queueFD(to string) int {
 	if to == "" {
 		return 1
@@ -78,7 +92,7 @@ func queueFD(to string) int {
 	if fd, err := strconv.Atoi(number); err == nil && number != to {
 		return fd
 	}
-	return -1
+	return noQueue
 }
 
 // service is a running fdkit listen.

@@ -345,6 +345,37 @@ ask 127.0.0.1:8080`,
 	},
 
 	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen --user nobody :80 | fdkit pool --user nobody ./handler"},
+		script: "chmod 755 . .. ; run 1; ask 127.0.0.1:80", want: "handler: hello\n", root: true,
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{`fdkit listen --busy-message '421 too many connections\r\n' :2525 |`},
+		script: "run 1; ask 127.0.0.1:2525", want: "handler: hello\n",
+	},
+
+	{
+		page: "fdkit-serve.1", blocks: []string{"fdkit serve -v :8080 cat"},
+		script: "run 1 2>/dev/null; ask 127.0.0.1:8080; ask '[::1]:8080'", want: "hello\nhello\n",
+	},
+	{
+		page: "fdkit-serve.1", blocks: []string{"fdkit serve --user nobody :80 busybox httpd -i -h www"},
+		script: `mkdir www; echo hello >www/greeting.txt; chmod 755 . ..; run 1
+await "printf 'GET /greeting.txt HTTP/1.0\r\n\r\n' | dial 127.0.0.1:80 >got"; tail -n 1 got`,
+		want: "hello\n", needs: []string{"busybox"}, root: true,
+	},
+	{
+		page: "fdkit-serve.1", blocks: []string{"fdkit serve 127.0.0.1:8080 unix:/run/one.sock -- one:client"},
+		script: "mv one-client one:client; PATH=$PATH:.; run 1; ask 127.0.0.1:8080; ask unix:/run/one.sock",
+		want:   "one-client: hello\none-client: hello\n",
+	},
+	{
+		page: "fdkit-serve.1", blocks: []string{`fdkit serve -n 10 --busy-message 'come back later\n' :8080 ./handler`},
+		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
+	},
+
+	{
 		page: "fdkit-connect.1", blocks: []string{"fdkit connect localhost:8080 sh -c 'echo hello >&7; cat <&6'"},
 		script: "fdkit listen :8080 | fdkit pool head -n 1 & await 'sh ./1 >got'; cat got", want: "hello\n",
 	},

@@ -4,7 +4,6 @@ package cmd
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -85,10 +84,11 @@ func writeAndClose(fd int, text string) error {
 	case fd == 2: // goes on as the log
 	case fd < 2:
 		// Something must stay there, or the next descriptor would be stdin or stdout.
-		null, openErr := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		// It is no /dev/null, which another root directory need not have.
+		empty, openErr := unix.MemfdCreate("closed", unix.MFD_CLOEXEC)
 		if openErr == nil {
-			_ = unix.Dup3(null, fd, 0)
-			_ = unix.Close(null)
+			_ = unix.Dup3(empty, fd, 0)
+			_ = unix.Close(empty)
 		}
 	default:
 		_ = unix.Close(fd)

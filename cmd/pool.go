@@ -30,12 +30,17 @@ func poolCommand() *cli.Command {
 		Usage:       "run a program for each connection, some at a time",
 		UsageText:   "fdkit pool [OPTION...] PROGRAM [ARGUMENT...]",
 		Description: "Each PROGRAM has its connection as stdin and stdout. See fdkit-pool(1).",
-		Flags: slices.Concat(receiveFlags(), []cli.Flag{
-			numberFlag("n", "run at most `SLOTS` programs at once", 1, 1<<20, 40),
-			durationFlag("grace", "when told to stop, let running programs go on for at most `TIME`"),
-		}, confineFlags(), verbosityFlags()),
-		Action: runPool,
+		Flags:       slices.Concat(receiveFlags(), poolFlags(), identityFlags(), verbosityFlags()),
+		Action:      runPool,
 	}
+}
+
+// poolFlags are the options of the commands that run programs, some at a time.
+func poolFlags() []cli.Flag {
+	return append([]cli.Flag{
+		numberFlag("n", "run at most `SLOTS` programs at once", 1, 1<<20, 40),
+		durationFlag("grace", "when told to stop, let running programs go on for at most `TIME`"),
+	}, confineFlags()...)
 }
 
 func runPool(c *cli.Context) error {
@@ -64,8 +69,7 @@ func runPool(c *cli.Context) error {
 	}
 	r.log.journal = newJournal(r.log.name)
 	defer r.log.journal.end()
-	pool := r.pool(q, numberOf(c, "n"))
-	pool.Confine = confine
+	pool := r.pool(r.receivers(q), numberOf(c, "n"), confine)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	if sig == nil {
@@ -82,7 +86,7 @@ func runPool(c *cli.Context) error {
 
 // finish waits for the running programs; when grace is over, or with a further
 // signal, it ends them.
-func (r *receiver) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.Signal, grace time.Duration) error {
+func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.Signal, grace time.Duration) error {
 	var over, kill <-chan time.Time
 	if grace >= 0 {
 		over = time.After(grace)
@@ -116,21 +120,27 @@ func (r *receiver) finish(pool *exec.Pool, ended <-chan error, signals <-chan os
 	}
 }
 
-// pool returns the pool that receives from q.
-func (r *receiver) pool(q *fdrecv.Queue, slots int) *exec.Pool {
+// receivers returns what receives from q.
+func (r *receiver) receivers(q *fdrecv.Queue) func() func(*exec.Connection) error {
+	return func() func(*exec.Connection) error {
+		receiver := q.Receiver()
+		var m fdrecv.Message
+		return func(c *exec.Connection) error {
+			err := receiver.Receive(&m)
+			c.FDs, c.Payload = m.FDs, m.Payload
+			return err
+		}
+	}
+}
+
+// pool returns the pool that runs the program on what comes from receivers.
+func (r *runner) pool(receivers func() func(*exec.Connection) error, slots int, confine exec.Confinement) *exec.Pool {
 	pool := &exec.Pool{
-		Program: r.program,
-		Environ: r.environ,
-		Slots:   slots,
-		Receivers: func() func(*exec.Connection) error {
-			receiver := q.Receiver()
-			var m fdrecv.Message
-			return func(c *exec.Connection) error {
-				err := receiver.Receive(&m)
-				c.FDs, c.Payload = m.FDs, m.Payload
-				return err
-			}
-		},
+		Program:   r.program,
+		Confine:   confine,
+		Environ:   r.environ,
+		Slots:     slots,
+		Receivers: receivers,
 		Lost: func(err error) bool {
 			_, lost := errors.AsType[*fdrecv.LostError](err)
 			return lost

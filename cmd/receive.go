@@ -14,14 +14,33 @@ import (
 	"fdkit/fdrecv"
 )
 
-// receiver is what the commands that receive have in common.
-type receiver struct {
+// runner is what the commands that run programs on connections have in common.
+type runner struct {
 	log     logger
 	program *exec.Program
 	environ *exec.Environ
+	ending  atomic.Bool // the programs are being ended by us
+}
+
+// runnerOf checks that the program can be run, in the confinement. It will inherit the
+// variables in base.
+func runnerOf(c *cli.Context, operands []string, confine *exec.Confinement, base []string) (*runner, error) {
+	program, err := exec.FindConfined(confine, operands[0], operands[1:]...)
+	if err != nil {
+		return nil, err
+	}
+	environ, err := exec.NewEnviron(base, c.StringSlice("accept-env")...)
+	if err != nil {
+		return nil, usagef("option --accept-env: %w", err)
+	}
+	return &runner{log: loggerOf(c), program: program, environ: environ}, nil
+}
+
+// receiver is what the commands that receive have in common.
+type receiver struct {
+	*runner
 	from    string
 	options fdrecv.Options
-	ending  atomic.Bool // the programs are being ended by us
 }
 
 // receiverOf checks all that can be checked before a connection is taken. The
@@ -34,23 +53,18 @@ func receiverOf(c *cli.Context, confine *exec.Confinement, base []string) (*rece
 	if err := checkQueue(c, "from"); err != nil {
 		return nil, err
 	}
-	program, err := exec.FindConfined(confine, c.Args().First(), c.Args().Tail()...)
+	run, err := runnerOf(c, c.Args().Slice(), confine, base)
 	if err != nil {
 		return nil, err
 	}
-	environ, err := exec.NewEnviron(base, c.StringSlice("accept-env")...)
-	if err != nil {
-		return nil, usagef("option --accept-env: %w", err)
-	}
-	log := loggerOf(c)
-	options := fdrecv.Options(queueOptionsOf(c, log))
+	options := fdrecv.Options(queueOptionsOf(c, run.log))
 	switch wait := durationOf(c, "wait"); {
 	case wait == 0:
 		options.Wait = time.Nanosecond // look once
 	case wait > 0:
 		options.Wait = wait
 	}
-	return &receiver{log: log, program: program, environ: environ, from: c.String("from"), options: options}, nil
+	return &receiver{runner: run, from: c.String("from"), options: options}, nil
 }
 
 // open opens the queue. If one of the signals comes meanwhile, it is returned; the

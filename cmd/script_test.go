@@ -46,14 +46,20 @@ var fdkit = sync.OnceValues(func() (dir string, err error) {
 	if built, err = os.MkdirTemp("", "fdkit-test"); err != nil {
 		return "", err
 	}
-	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", filepath.Join(built, "fdkit")}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	build := exec.Command("go", append(args, "fdkit")...)
-	build.Stderr = os.Stderr
-	return built, build.Run()
+	return built, build(filepath.Join(built, "fdkit"), raceEnabled)
 })
+
+// build builds the program as make does, or with the race detector.
+func build(file string, race bool) error {
+	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", file}
+	build := exec.Command("go", append(args, "fdkit")...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if race { // which takes cgo
+		build = exec.Command("go", append(args, "-race", "fdkit")...)
+	}
+	build.Stderr = os.Stderr
+	return build.Run()
+}
 
 // marker is a variable by which everything that a script has started is found.
 const marker = "TESTSCRIPT_ID"

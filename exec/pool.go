@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -43,6 +42,10 @@ type Pool struct {
 	// Lost tells whether an error of a receiver means that one connection was
 	// lost and the next can be received. It may be nil.
 	Lost func(error) bool
+	// Full is called when there is no slot for a further connection, and returns
+	// when free is closed, which is when there is one. With it a single goroutine
+	// receives, so that nothing is received meanwhile. It may be nil.
+	Full func(free <-chan struct{})
 	// Started and Ended are told of each program, one at a time, Trouble of each
 	// connection for which none could be run, and of pauses. They may be nil.
 	Started func(*Run)
@@ -98,22 +101,21 @@ func (p *Pool) workers() (int, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, os.NewSyscallError("getrlimit", err)
 	}
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return 0, err
-	}
-	free := int64(min(limit.Cur, 1<<20)) - otherFDs
-	for _, entry := range entries {
-		if fd, err := strconv.ParseUint(entry.Name(), 10, 64); err == nil && fd < limit.Cur {
-			free--
+	const enough = maxWorkers*workerFDs + otherFDs
+	free := -otherFDs
+	for fd := 0; uint64(fd) < limit.Cur && free < enough-otherFDs; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == unix.EBADF {
+			free++
 		}
 	}
-	free++ // the directory itself
 	if free < workerFDs {
 		return 0, hint.Wrap(fmt.Errorf("the limit of %d open files leaves too few descriptors to receive any", limit.Cur),
 			"ulimit -n shows and raises it (RLIMIT_NOFILE)")
 	}
-	return min(maxWorkers, p.Slots, int(free/workerFDs)), nil
+	if p.Full != nil {
+		return 1, nil
+	}
+	return min(maxWorkers, p.Slots, free/workerFDs), nil
 }
 
 // Run runs programs until the receivers end, and then waits for the programs that
@@ -211,7 +213,7 @@ func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
 	var c Connection
 	var env envBlock
 	for {
-		p.slots <- struct{}{} // nothing is received without a free slot
+		p.takeSlot() // nothing is received without a free slot
 		err := receive(&c)
 		started := false
 		switch {
@@ -233,6 +235,25 @@ func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
 			<-p.slots
 		}
 	}
+}
+
+func (p *Pool) takeSlot() {
+	if p.Full == nil {
+		p.slots <- struct{}{}
+		return
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return
+	default:
+	}
+	free := make(chan struct{})
+	go func() {
+		p.slots <- struct{}{}
+		close(free)
+	}()
+	p.Full(free)
+	<-free
 }
 
 func (p *Pool) trouble(err error) {

@@ -17,35 +17,51 @@ import (
 // Acceptor accepts connections from several Listeners.
 type Acceptor struct {
 	listeners []*Listener
+	policy    Policy
 	on        Events
 	calls     interrupt.Calls
 	short     atomic.Bool // accepting pauses for want of something
+	lingering atomic.Int64
 
 	mu              sync.Mutex
 	changed         *sync.Cond // tells those who wait while calls are stopped
 	paused, stopped bool
 
-	// With one Listener every goroutine sleeps in accept4 itself, and each
-	// connection wakes one. With several, one goroutine at a time polls them.
+	// With one Listener and nothing else to wait for, every goroutine sleeps in
+	// accept4 itself, and each connection wakes one. Otherwise one goroutine at a
+	// time polls.
 	turn  sync.Mutex
-	polls []unix.PollFd // of the Listeners, in their order; nil for one Listener
+	polls []unix.PollFd // of the Listeners, in their order; nil: nobody polls
 	first int           // the Listener to look at first, so that none is starved
+}
+
+// Policy says which connections are let in. The zero value lets all in.
+type Policy struct {
+	// Busy, if not nil, is what clients are answered for whom there is no room.
+	Busy *Busy
 }
 
 // Events are told what an Acceptor does. Each may be nil. They may be called by
 // several goroutines at once.
 type Events struct {
-	Accepted func(c *Conn)     // a connection was accepted
-	Pausing  func(cause error) // accepting pauses until the cause has gone; told once each time
-	Resumed  func()            // it goes on
+	Accepted func(c *Conn)              // a connection was accepted and let in
+	Refused  func(c *Conn, why Refusal) // one was accepted and closed
+	Pausing  func(cause error)          // accepting pauses until the cause has gone; told once each time
+	Resumed  func()                     // it goes on
 }
 
-// NewAcceptor returns an Acceptor for the Listeners, which it owns from now on. With
-// several of them it makes their sockets non-blocking until Close.
-func NewAcceptor(listeners []*Listener, on Events) (*Acceptor, error) {
-	a := &Acceptor{listeners: listeners, on: on}
+// Refusal says why a connection was refused.
+type Refusal struct {
+	Reason string // a word, for counting
+	Detail string // for people
+}
+
+// NewAcceptor returns an Acceptor for the Listeners, which it owns from now on. It may
+// make their sockets non-blocking until Close.
+func NewAcceptor(listeners []*Listener, policy Policy, on Events) (*Acceptor, error) {
+	a := &Acceptor{listeners: listeners, policy: policy, on: on}
 	a.changed = sync.NewCond(&a.mu)
-	if len(listeners) > 1 {
+	if len(listeners) > 1 || policy.Busy != nil {
 		if err := a.pollAll(); err != nil {
 			a.Close()
 			return nil, err
@@ -120,7 +136,7 @@ func (a *Acceptor) accept(c *Conn, sink int) error {
 	}
 	defer a.calls.Exit()
 	if sink != noSink {
-		if err := a.calls.Poll(sink, unix.POLLOUT); err != nil {
+		if err := a.waitForRoom(sink); err != nil {
 			return err
 		}
 	}
@@ -128,22 +144,29 @@ func (a *Acceptor) accept(c *Conn, sink int) error {
 		return a.listeners[0].accept(c, &a.calls)
 	}
 	for {
-		if err := a.calls.PollAny(a.polls); err != nil {
+		if _, err := a.calls.PollAny(a.polls, -1); err != nil {
 			return err
 		}
-		for i := range a.polls {
-			n := (a.first + i) % len(a.polls)
-			if a.polls[n].Revents == 0 {
-				continue
-			}
-			err := a.listeners[n].acceptOne(c, &a.calls)
-			if err == unix.EAGAIN {
-				continue
-			}
+		if err := a.acceptReady(c); err != unix.EAGAIN {
+			return err
+		}
+	}
+}
+
+// acceptReady accepts from a Listener that poll has found ready. It returns EAGAIN if
+// there is none.
+func (a *Acceptor) acceptReady(c *Conn) error {
+	for i := range a.polls {
+		n := (a.first + i) % len(a.polls)
+		if a.polls[n].Revents == 0 {
+			continue
+		}
+		if err := a.listeners[n].acceptOne(c, &a.calls); err != unix.EAGAIN {
 			a.first = n + 1
 			return err
 		}
 	}
+	return unix.EAGAIN
 }
 
 // resumed waits for the end of a pause, and returns whether it was one.

@@ -34,7 +34,7 @@ func newSink(t *testing.T) *sink {
 // serve runs Serve until the test's end.
 func serve(t *testing.T, l *listen.Listener, to listen.Sink, events listen.Events) (*listen.Acceptor, <-chan error) {
 	t.Helper()
-	a := acceptor(t, events, l)
+	a := acceptor(t, listen.Policy{}, events, l)
 	ended := make(chan error, 1)
 	var group sync.WaitGroup
 	group.Go(func() { ended <- a.Serve(to) })
@@ -46,9 +46,9 @@ func serve(t *testing.T, l *listen.Listener, to listen.Sink, events listen.Event
 }
 
 // acceptor returns an Acceptor that is closed at the test's end.
-func acceptor(t *testing.T, events listen.Events, ls ...*listen.Listener) *listen.Acceptor {
+func acceptor(t *testing.T, policy listen.Policy, events listen.Events, ls ...*listen.Listener) *listen.Acceptor {
 	t.Helper()
-	a, err := listen.NewAcceptor(ls, events)
+	a, err := listen.NewAcceptor(ls, policy, events)
 	if err != nil {
 		t.Fatalf("NewAcceptor() = %v", err)
 	}
@@ -205,7 +205,7 @@ func cpu(t *testing.T) int64 {
 func TestAcceptSeveral(t *testing.T) {
 	fdtest.NoLeaks(t)
 	ls := []*listen.Listener{on(t, "127.0.0.1:0"), on(t, fmt.Sprintf("unix:@fdkit-several-%d", os.Getpid())), on(t, "127.0.0.1:0")}
-	a := acceptor(t, listen.Events{}, ls...)
+	a := acceptor(t, listen.Policy{}, listen.Events{}, ls...)
 	const each = 10
 	for range each {
 		for _, l := range ls {
@@ -246,7 +246,7 @@ func TestAcceptorRestoresBlocking(t *testing.T) {
 	given := on(t, "127.0.0.1:0")
 	socket := descriptor(t, given)
 	inherited := on(t, fmt.Sprintf("fd:%d", fdtest.Dup(t, socket).Take()))
-	a := acceptor(t, listen.Events{}, inherited, on(t, "127.0.0.1:0"))
+	a := acceptor(t, listen.Policy{}, listen.Events{}, inherited, on(t, "127.0.0.1:0"))
 	a.Close()
 	if flags, err := unix.FcntlInt(uintptr(socket), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
 		t.Errorf("after Close the socket has flags %#x (%v), want it blocking", flags, err)
@@ -261,7 +261,7 @@ func TestPause(t *testing.T) {
 		for _, address := range addresses {
 			ls = append(ls, on(t, address))
 		}
-		a := acceptor(t, listen.Events{}, ls...)
+		a := acceptor(t, listen.Policy{}, listen.Events{}, ls...)
 		accepted := make(chan error, 1)
 		accept := func() {
 			var c listen.Conn

@@ -106,13 +106,7 @@ func (c *Calls) Stop() {
 // Poll waits, between Enter and Exit, until fd is ready for events or is closed or
 // broken at its other end. Stop ends it with ErrStopped.
 func (c *Calls) Poll(fd int, events int16) error {
-	return c.PollAny([]unix.PollFd{{Fd: int32(fd), Events: events}})
-}
-
-// PollAny is Poll for several descriptors: it waits until one of them is ready, and
-// sets Revents.
-func (c *Calls) PollAny(fds []unix.PollFd) error {
-	_, err := c.poll(fds, time.Time{})
+	_, err := c.PollAny([]unix.PollFd{{Fd: int32(fd), Events: events}}, -1)
 	return err
 }
 
@@ -123,17 +117,19 @@ func (c *Calls) Wait(fd int, events int16, limit time.Duration) (bool, error) {
 		return false, err
 	}
 	defer c.Exit()
+	return c.PollAny([]unix.PollFd{{Fd: int32(fd), Events: events}}, limit)
+}
+
+// PollAny is Poll for several descriptors, with a limit as Wait has it: it waits until
+// one of them is ready, and sets Revents.
+func (c *Calls) PollAny(fds []unix.PollFd, limit time.Duration) (bool, error) {
 	var deadline time.Time
 	if limit >= 0 {
 		deadline = time.Now().Add(limit)
 	}
-	return c.poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, deadline)
-}
-
-func (c *Calls) poll(fds []unix.PollFd, deadline time.Time) (bool, error) {
 	for {
 		timeout := -1
-		if !deadline.IsZero() {
+		if limit >= 0 {
 			timeout = int(max(time.Until(deadline), 0).Milliseconds()) + 1
 		}
 		n, err := unix.Poll(fds, timeout)

@@ -31,9 +31,9 @@ _fdkit_kind() {
     name=${name#-}
     case "$1 ${name#-}" in
     'listen to' | 'connect to' | 'recv-exec from' | 'pool from') kind=queue ;;
-    'pool group' | 'pool chroot' | 'pool chdir' | 'pool limit' | 'pool env') kind=file ;;
-    'listen owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user') kind=user ;;
-    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask') kind=none ;;
+    'listen busy-message' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve busy-message' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot') kind=file ;;
+    'listen user' | 'listen owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve user') kind=user ;;
+    'listen backlog' | 'listen busy-after' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve busy-after' | 'serve address-fd' | 'serve ready-fd' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve nice' | 'serve umask' | 'serve accept-env') kind=none ;;
     *) kind='' ;;
     esac
 }
@@ -95,13 +95,13 @@ _fdkit() {
     if ((n == 1)); then
         case $cur in
         -*) _fdkit_reply '--help -h --version' "$cur" ;;
-        *) _fdkit_reply 'listen connect recv-exec pool completion' "$cur" ;;
+        *) _fdkit_reply 'listen connect recv-exec pool serve completion' "$cur" ;;
         esac
         return
     fi
     case $command in
     listen)
-        options='--to --backlog --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --help -h'
+        options='--to --backlog --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --help -h'
         operands='address'
         ;;
     connect)
@@ -113,7 +113,11 @@ _fdkit() {
         operands='program'
         ;;
     pool)
-        options='--from --wait --accept-env --mode --owner -n --grace --user --group --chroot --chdir --nice --umask --limit --no-new-privs --clean-env --env -v -Q -q --help -h'
+        options='--from --wait --accept-env --mode --owner -n --grace --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs -v -Q -q --help -h'
+        operands='program'
+        ;;
+    serve)
+        options='--backlog --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env -v -Q -q --help -h'
         operands='program'
         ;;
     completion)

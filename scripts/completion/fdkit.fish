@@ -12,13 +12,15 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
+            set valued to backlog busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner
         case connect
             set valued to fd timeout bind mode owner
         case recv-exec
             set valued from wait accept-env mode owner fd
         case pool
-            set valued from wait accept-env mode owner n grace user group chroot chdir nice umask limit env
+            set valued from wait accept-env mode owner n grace chdir nice umask limit env user group chroot
+        case serve
+            set valued backlog busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env
     end
     set -l where options
     while set -q words[1]
@@ -84,10 +86,13 @@ complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and 
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
+complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at listen' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -r -F
+complete -c fdkit -n '__fdkit_at listen' -l busy-after -d 'when there has been no room for TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
@@ -107,6 +112,10 @@ complete -c fdkit -n '__fdkit_at listen' -l v6only -d 'let :PORT be for IPv6 onl
 complete -c fdkit -n '__fdkit_at listen' -l rcvbuf -d 'have receive buffers of BYTES (SO_RCVBUF)' -x
 complete -c fdkit -n '__fdkit_at listen' -l sndbuf -d 'have send buffers of BYTES (SO_SNDBUF)' -x
 complete -c fdkit -n '__fdkit_at listen' -l sockopt -d 'set any other socket option, LEVEL:NAME:VALUE, such as tcp:TCP_USER_TIMEOUT:5000' -x
+complete -c fdkit -n '__fdkit_at listen' -l user -d 'after binding, run as USER[:GROUP], with the user\'s supplementary groups unless GROUP is given' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at listen' -l group -d 'after binding, run with GROUP[,GROUP...], the first as its own group' -r -F
+complete -c fdkit -n '__fdkit_at listen' -l chroot -d 'after binding, make DIR the root directory' -r -F
+complete -c fdkit -n '__fdkit_at listen' -l no-new-privs -d 'after binding, get no privileges by set-user-ID bits and the like'
 complete -c fdkit -n '__fdkit_at listen' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at listen' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at listen' -s v -d 'say everything that happens'
@@ -147,21 +156,62 @@ complete -c fdkit -n '__fdkit_at pool' -l mode -d 'permission BITS of a named qu
 complete -c fdkit -n '__fdkit_at pool' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -s n -d 'run at most SLOTS programs at once' -x
 complete -c fdkit -n '__fdkit_at pool' -l grace -d 'when told to stop, let running programs go on for at most TIME' -x
-complete -c fdkit -n '__fdkit_at pool' -l user -d 'run programs as USER[:GROUP], with the user\'s supplementary groups unless GROUP is given' -x -a '(__fdkit_user)'
-complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GROUP...], the first as their own group' -r -F
-complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l chdir -d 'make DIR the working directory of programs' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l nice -d 'run programs with priority N from -20, the best, to 19' -x
 complete -c fdkit -n '__fdkit_at pool' -l umask -d 'run programs with the umask BITS' -x
 complete -c fdkit -n '__fdkit_at pool' -l limit -d 'limit a resource of each program: NAME=SOFT[:HARD], such as nofile=64' -r -F
-complete -c fdkit -n '__fdkit_at pool' -l no-new-privs -d 'let programs get no privileges by set-user-ID bits and the like'
 complete -c fdkit -n '__fdkit_at pool' -l clean-env -d 'let programs inherit no variables but those of --env'
 complete -c fdkit -n '__fdkit_at pool' -l env -d 'give programs the variable NAME[=VALUE], without a value as it is here' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l user -d 'run programs as USER[:GROUP], with the user\'s supplementary groups unless GROUP is given' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GROUP...], the first as their own group' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l no-new-privs -d 'let programs get no privileges by set-user-ID bits and the like'
 complete -c fdkit -n '__fdkit_at pool' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at pool' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at pool' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at pool' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand pool' -a '(__fdkit_program)'
+
+complete -c fdkit -n '__fdkit_at serve' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at serve' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -r -F
+complete -c fdkit -n '__fdkit_at serve' -l busy-after -d 'when there has been no room for TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at serve' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at serve' -s 1 -d 'once listening, write the port to stdout'
+complete -c fdkit -n '__fdkit_at serve' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
+complete -c fdkit -n '__fdkit_at serve' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
+complete -c fdkit -n '__fdkit_at serve' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
+complete -c fdkit -n '__fdkit_at serve' -l keepalive-interval -d 'the same, and ask again every TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l keepalive-count -d 'the same, and ask N times' -x
+complete -c fdkit -n '__fdkit_at serve' -l defer-accept -d 'accept when the client has sent something, or after TIME (TCP_DEFER_ACCEPT)' -x
+complete -c fdkit -n '__fdkit_at serve' -l fastopen -d 'take data that comes with the SYN, of N connections at once (TCP_FASTOPEN)' -x
+complete -c fdkit -n '__fdkit_at serve' -l reuseport -d 'share the port with others that have this option (SO_REUSEPORT)'
+complete -c fdkit -n '__fdkit_at serve' -l freebind -d 'bind an address that is not there, or not yet (IP_FREEBIND)'
+complete -c fdkit -n '__fdkit_at serve' -l transparent -d 'take connections to addresses of others, that a firewall diverts (IP_TRANSPARENT)'
+complete -c fdkit -n '__fdkit_at serve' -l mark -d 'put mark N on what is sent, for routing and firewalls (SO_MARK)' -x
+complete -c fdkit -n '__fdkit_at serve' -l bind-to-device -d 'take connections of network interface NAME only (SO_BINDTODEVICE)' -x
+complete -c fdkit -n '__fdkit_at serve' -l v6only -d 'let :PORT be for IPv6 only (IPV6_V6ONLY)'
+complete -c fdkit -n '__fdkit_at serve' -l rcvbuf -d 'have receive buffers of BYTES (SO_RCVBUF)' -x
+complete -c fdkit -n '__fdkit_at serve' -l sndbuf -d 'have send buffers of BYTES (SO_SNDBUF)' -x
+complete -c fdkit -n '__fdkit_at serve' -l sockopt -d 'set any other socket option, LEVEL:NAME:VALUE, such as tcp:TCP_USER_TIMEOUT:5000' -x
+complete -c fdkit -n '__fdkit_at serve' -s n -d 'run at most SLOTS programs at once' -x
+complete -c fdkit -n '__fdkit_at serve' -l grace -d 'when told to stop, let running programs go on for at most TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l chdir -d 'make DIR the working directory of programs' -r -F
+complete -c fdkit -n '__fdkit_at serve' -l nice -d 'run programs with priority N from -20, the best, to 19' -x
+complete -c fdkit -n '__fdkit_at serve' -l umask -d 'run programs with the umask BITS' -x
+complete -c fdkit -n '__fdkit_at serve' -l limit -d 'limit a resource of each program: NAME=SOFT[:HARD], such as nofile=64' -r -F
+complete -c fdkit -n '__fdkit_at serve' -l clean-env -d 'let programs inherit no variables but those of --env'
+complete -c fdkit -n '__fdkit_at serve' -l env -d 'give programs the variable NAME[=VALUE], without a value as it is here' -r -F
+complete -c fdkit -n '__fdkit_at serve' -l user -d 'after binding, run as USER[:GROUP], with the user\'s supplementary groups unless GROUP is given' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at serve' -l group -d 'after binding, run with GROUP[,GROUP...], the first as its own group' -r -F
+complete -c fdkit -n '__fdkit_at serve' -l chroot -d 'after binding, make DIR the root directory' -r -F
+complete -c fdkit -n '__fdkit_at serve' -l no-new-privs -d 'after binding, get no privileges by set-user-ID bits and the like'
+complete -c fdkit -n '__fdkit_at serve' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at serve' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at serve' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at serve' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at serve' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand serve' -a '(__fdkit_program)'
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
