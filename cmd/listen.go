@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -79,7 +80,7 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	for _, l := range listeners {
-		log.info("listening on %v", l)
+		log.event(isInfo, "listening", "listening on {local}", slog.String("local", l.String()))
 	}
 	if err := outputs.tell(listeners); err != nil {
 		_, _ = q.Close()
@@ -252,7 +253,8 @@ func (s *service) run(signals <-chan os.Signal) error {
 		s.ended(<-s.ends)
 	}
 	if s.lost += queued; s.lost > 0 {
-		s.log.error(fmt.Errorf("no receiver is left: closed %d connections that were accepted", s.lost))
+		s.log.event(isError, "closed", "no receiver is left: closed "+count(s.lost, "connection that was", "connections that were")+" accepted",
+			slog.Int("connections", s.lost))
 	}
 	return errors.Join(s.failure, err)
 }
@@ -294,7 +296,7 @@ func (s *service) pause(pause bool) {
 		for _, l := range s.listeners {
 			l.Stop()
 		}
-		s.log.notice("accepting pauses until SIGUSR2")
+		s.log.event(isNotice, "pausing", "accepting pauses until SIGUSR2")
 		return
 	}
 	for _, l := range s.listeners {
@@ -304,7 +306,7 @@ func (s *service) pause(pause bool) {
 		s.serve(l)
 	}
 	s.idle = nil
-	s.log.notice("accepting again")
+	s.log.event(isNotice, "resumed", "accepting again")
 }
 
 // drain waits until what is in hand is sent and what is queued received, or safe with
@@ -352,10 +354,15 @@ func (s *service) untilSecond(signals <-chan os.Signal) (context.Context, contex
 func (s *service) events(l *listen.Listener) listen.Events {
 	on := listen.Events{
 		Pausing: func(cause error) { s.log.error(fmt.Errorf("%v: accepting pauses: %w", l, cause)) },
-		Resumed: func() { s.log.notice("%v: accepting again", l) },
+		Resumed: func() {
+			s.log.event(isNotice, "resumed", "{local}: accepting again", slog.String("local", l.String()))
+		},
 	}
-	if s.log.level >= levelAll {
-		on.Accepted = func(c *listen.Conn) { s.log.info("accepted %s at %s", c.Remote(), c.Local()) }
+	if s.log.enabled(isInfo) {
+		on.Accepted = func(c *listen.Conn) {
+			s.log.event(isInfo, "accepted", "accepted {client} at {local}",
+				slog.String("client", s.log.client(c.Remote())), slog.String("local", c.Local()))
+		}
 	}
 	return on
 }

@@ -12,13 +12,13 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
+            set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
-            set valued to fd timeout bind mode owner
+            set valued to fd timeout bind mode owner log
         case recv-exec
-            set valued from wait accept-env mode owner fd
+            set valued from wait accept-env mode owner fd log
         case pool
-            set valued from wait accept-env mode owner n grace user group chroot chdir nice umask limit env
+            set valued from wait accept-env mode owner n grace user group chroot chdir nice umask limit env log
     end
     set -l where options
     while set -q words[1]
@@ -112,6 +112,8 @@ complete -c fdkit -n '__fdkit_at listen' -l owner -d 'USER[:GROUP] that owns a n
 complete -c fdkit -n '__fdkit_at listen' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at listen' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at listen' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at listen' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at listen' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at listen' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
@@ -125,6 +127,8 @@ complete -c fdkit -n '__fdkit_at connect' -l owner -d 'USER[:GROUP] that owns a 
 complete -c fdkit -n '__fdkit_at connect' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at connect' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at connect' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at connect' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at connect' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at connect' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
@@ -137,6 +141,7 @@ complete -c fdkit -n '__fdkit_at recv-exec' -l mode -d 'permission BITS of a nam
 complete -c fdkit -n '__fdkit_at recv-exec' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at recv-exec' -l fd -d 'place the descriptor at N[,N...] instead of 0,1' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l stderr -d 'place it at 2 as well'
+complete -c fdkit -n '__fdkit_at recv-exec' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at recv-exec' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand recv-exec' -a '(__fdkit_program)'
 
@@ -160,6 +165,8 @@ complete -c fdkit -n '__fdkit_at pool' -l env -d 'give programs the variable NAM
 complete -c fdkit -n '__fdkit_at pool' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at pool' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at pool' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at pool' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at pool' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at pool' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand pool' -a '(__fdkit_program)'
 
