@@ -35,7 +35,9 @@ func New(version string) *cli.App {
 		DisableSliceFlagSeparator: true,
 		// Only main ends the process.
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return optionError(err, "fdkit") },
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			return optionError(err, logger{name: "fdkit", level: levelErrors})
+		},
 		Action: func(c *cli.Context) error {
 			const see = "fdkit --help lists the commands"
 			if c.NArg() == 0 {
@@ -50,14 +52,14 @@ func New(version string) *cli.App {
 func leaf(c *cli.Command) *cli.Command {
 	// Without it, fdkit recv-exec help would not run a program named help.
 	c.HideHelpCommand = true
-	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return optionError(err, "fdkit "+c.Name) }
+	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return optionError(err, usageLogger(c)) }
 	action := c.Action
 	c.Action = func(ctx *cli.Context) error {
 		if err := checkVerbosity(ctx); err != nil {
-			return commandError{err, logger{name: "fdkit " + c.Name, level: levelErrors}}
+			return commandError{err, usageLogger(c)}
 		}
 		if err := action(ctx); err != nil {
-			return commandError{err, logger{name: "fdkit " + c.Name, level: verbosity(ctx)}}
+			return commandError{err, loggerOf(ctx)}
 		}
 		return nil
 	}
@@ -99,9 +101,9 @@ var (
 )
 
 // optionError puts an error of package flag into our words.
-func optionError(err error, name string) error {
+func optionError(err error, log logger) error {
 	text := err.Error()
-	see := name + " --help lists the options"
+	see := log.name + " --help lists the options"
 	if m := wrongValue.FindStringSubmatch(text); m != nil && m[3] == "parse error" {
 		err = usagef("option %s takes no value", dashed(m[2])) // only switches have no parser of ours
 	} else if m != nil {
@@ -116,7 +118,7 @@ func optionError(err error, name string) error {
 	} else {
 		err = usageHint(see, "%w", err)
 	}
-	return commandError{err, logger{name: name, level: levelErrors}}
+	return commandError{err, log}
 }
 
 func dashed(option string) string {

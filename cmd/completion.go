@@ -70,7 +70,7 @@ type completedOption struct {
 	Names   []string // without dashes
 	Usage   string
 	Value   string // what the help calls the value, "" if the option takes none
-	Kind    string // of value: "file", "queue", "user" or "none", for which nothing can be offered
+	Kind    string // of value: "file", "queue", "user", "none", for which nothing can be offered, or the words that it can be
 	Repeats bool
 }
 
@@ -137,6 +137,8 @@ func completeOption(f cli.Flag) completedOption {
 		o.Kind = "queue"
 	case "USER", "USER[:GROUP":
 		o.Kind = "user"
+	case "FORMAT":
+		o.Kind = logFormats
 	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "LEVEL:NAME:VALUE", "LOCAL":
 		o.Kind = "none"
 	default:
@@ -149,7 +151,7 @@ func completeOption(f cli.Flag) completedOption {
 }
 
 // Kinds returns all kinds of values.
-func (c completion) Kinds() []string { return []string{"queue", "file", "user", "none"} }
+func (c completion) Kinds() []string { return []string{"queue", "file", "user", "none", logFormats} }
 
 // Dashed returns the option's names as they are written.
 func (o completedOption) Dashed() []string {

@@ -35,7 +35,7 @@ _fdkit_kind() {
     name=${name#-}
     case "$1 ${name#-}" in
 <<- range $kind := .Kinds>><<with $.Valued $kind>>
-    '<<join . "' | '">>') kind=<<$kind>> ;;
+    '<<join . "' | '">>') kind='<<$kind>>' ;;
 <<- end>><<end>>
     *) kind='' ;;
     esac

@@ -95,7 +95,8 @@ complete -c <<$.Name>> -n '__fdkit_at <<$command.Name>>'
 <<- if eq .Kind "queue">> -r -F -a '<<starts "queue">>'
 <<- else if eq .Kind "file">> -r -F
 <<- else if eq .Kind "user">> -x -a '(__fdkit_user)'
-<<- else if eq .Kind "none">> -x<<end>>
+<<- else if eq .Kind "none">> -x
+<<- else if .Kind>> -x -a '<<.Kind>>'<<end>>
 <<- end>>
 <<- if eq .Operands "program">>
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '(__fdkit_program)'

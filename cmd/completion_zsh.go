@@ -106,6 +106,9 @@ fi
 			}
 			if o.Value != "" {
 				action := map[string]string{"queue": "_fdkit_queue", "user": "_fdkit_user", "file": "_files", "none": " "}[o.Kind]
+				if action == "" {
+					action = "(" + o.Kind + ")"
+				}
 				value = ":" + zshEscape.Replace(o.Value) + ":" + action
 				if len(o.Names[i]) > 1 {
 					name += "="

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"time"
@@ -223,6 +224,9 @@ func (d *dialer) unless(signals <-chan os.Signal, gone <-chan struct{}) (fd int,
 		return -1, conn, err
 	}
 	conn, _ = fdinfo.Connection(fd)
-	d.log.info("connected to %v from %v", conn.Remote, conn.Local)
+	if d.log.enabled(isInfo) {
+		d.log.event(isInfo, "connected", "connected to {server} from {client}",
+			slog.String("server", conn.Remote.String()), slog.String("client", d.log.client(conn.Local.String())))
+	}
 	return fd, conn, nil
 }

@@ -270,9 +270,9 @@ func (d *dialer) from() string {
 	case !ip.IsValid():
 		return fmt.Sprintf(":%d", d.local.Port())
 	case d.local.Port() == 0:
-		return ip.String()
+		return d.log.client(ip.String())
 	}
-	return d.local.String()
+	return d.log.client(d.local.String())
 }
 
 func isSocket(path string) bool {

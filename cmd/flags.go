@@ -137,43 +137,6 @@ func lookup(name string, find func(string) (string, error)) (int, error) {
 	return int(id), nil
 }
 
-// verbosityFlags are -v, -Q and -q, as the UCSPI tools have them.
-func verbosityFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.BoolFlag{Name: "v", Usage: "say everything that happens", DisableDefaultText: true},
-		&cli.BoolFlag{Name: "Q", Usage: "say errors only; the default", DisableDefaultText: true},
-		&cli.BoolFlag{Name: "q", Usage: "say nothing", DisableDefaultText: true},
-	}
-}
-
-// checkVerbosity refuses contradictions.
-func checkVerbosity(c *cli.Context) error {
-	var given []string
-	for _, name := range []string{"v", "Q", "q"} {
-		if c.Bool(name) {
-			given = append(given, "-"+name)
-		}
-	}
-	if len(given) > 1 {
-		return usagef("options %s: only one of them at a time", strings.Join(given, " and "))
-	}
-	return nil
-}
-
-func verbosity(c *cli.Context) level {
-	switch {
-	case c.Bool("q"):
-		return levelNothing
-	case c.Bool("v"):
-		return levelAll
-	}
-	return levelErrors
-}
-
-func loggerOf(c *cli.Context) logger {
-	return logger{name: "fdkit " + c.Command.Name, level: verbosity(c)}
-}
-
 // queueFlags are the options of a named queue.
 func queueFlags() []cli.Flag {
 	return []cli.Flag{

@@ -4,6 +4,7 @@ package cmd
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -82,11 +83,9 @@ func (in *intake) bind(c *cli.Context, accepted func(*listen.Conn)) (err error) 
 	warnCut(c, in.log)
 	in.acceptor, err = listen.NewAcceptor(in.listeners, in.policy, listen.Events{
 		Accepted: accepted,
-		Refused: func(c *listen.Conn, why listen.Refusal) {
-			in.log.info("refused %s at %s: %s", c.Remote(), c.Local(), why.Detail)
-		},
-		Pausing: func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
-		Resumed: func() { in.log.notice("accepting again") },
+		Refused:  in.logRefused,
+		Pausing:  func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
+		Resumed:  in.logResumed,
 	})
 	return err
 }
@@ -111,16 +110,29 @@ func closeListeners(ls []*listen.Listener) {
 
 // logAccepted returns what says each connection that was accepted, or nil.
 func (in *intake) logAccepted() func(*listen.Conn) {
-	if in.log.level < levelAll {
+	if !in.log.enabled(isInfo) {
 		return nil
 	}
-	return func(c *listen.Conn) { in.log.info("accepted %s at %s", c.Remote(), c.Local()) }
+	return func(c *listen.Conn) {
+		in.log.event(isInfo, "accepted", "accepted {client} at {local}",
+			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()))
+	}
 }
+
+func (in *intake) logRefused(c *listen.Conn, why listen.Refusal) {
+	if in.log.enabled(isInfo) {
+		in.log.event(isInfo, "refused", "refused {client} at {local}: {detail}",
+			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()),
+			slog.String("reason", why.Reason), slog.String("detail", why.Detail))
+	}
+}
+
+func (in *intake) logResumed() { in.log.event(isNotice, "resumed", "accepting again") }
 
 // open tells that connections are taken from now on.
 func (in *intake) open() error {
 	for _, l := range in.listeners {
-		in.log.info("listening on %v", l)
+		in.log.event(isInfo, "listening", "listening on {local}", slog.String("local", l.String()))
 	}
 	return in.outputs.tell(in.listeners)
 }
@@ -151,9 +163,9 @@ func (in *intake) pause(pause bool) {
 	in.paused = pause
 	if pause {
 		in.acceptor.Pause()
-		in.log.notice("accepting pauses until SIGUSR2")
+		in.log.event(isNotice, "pausing", "accepting pauses until SIGUSR2")
 		return
 	}
 	in.acceptor.Resume()
-	in.log.notice("accepting again")
+	in.logResumed()
 }

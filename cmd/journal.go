@@ -3,7 +3,7 @@
 package cmd
 
 import (
-	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 )
@@ -12,7 +12,6 @@ import (
 // log program that hangs, does not hold up the service. Lines that find no room
 // meanwhile are counted, and the count is written in their place.
 type journal struct {
-	name    string
 	lines   chan string
 	missing atomic.Int64
 	written chan struct{} // closed when all is written
@@ -23,14 +22,17 @@ const (
 	journalEnd   = time.Second // to write the last ones
 )
 
-func newJournal(name string) *journal {
-	j := &journal{name: name, lines: make(chan string, journalLines), written: make(chan struct{})}
+// newJournal returns the journal of log, whose journal it is to become.
+func newJournal(log logger) *journal {
+	j := &journal{lines: make(chan string, journalLines), written: make(chan struct{})}
+	log.journal = nil
 	go func() {
 		defer close(j.written)
 		for line := range j.lines {
 			writeLog(line)
-			if n := j.missing.Swap(0); n > 0 {
-				writeLog(fmt.Sprintf("%s: %d lines are missing here: nobody has read the log in time\n", j.name, n))
+			if n := int(j.missing.Swap(0)); n > 0 {
+				log.event(isError, "missing", count(n, "line is", "lines are")+" missing here: nobody has read the log in time",
+					slog.Int("lines", n))
 			}
 		}
 	}()

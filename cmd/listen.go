@@ -5,7 +5,7 @@ package cmd
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -130,7 +130,8 @@ func (s *service) run(signals <-chan os.Signal) error {
 		s.end(<-s.ended)
 	}
 	if s.lost += queued; s.lost > 0 {
-		s.log.error(fmt.Errorf("no receiver is left: closed %d connections that were accepted", s.lost))
+		s.log.event(isError, "closed", "no receiver is left: closed "+count(s.lost, "connection that was", "connections that were")+" accepted",
+			slog.Int("connections", s.lost))
 	}
 	return errors.Join(s.failure, err)
 }

@@ -3,19 +3,14 @@
 package cmd
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
-	"net"
+	"log/slog"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"fdkit/exec"
 	"fdkit/fdrecv"
@@ -67,7 +62,7 @@ func runPool(c *cli.Context) error {
 	case err != nil:
 		return err
 	}
-	r.log.journal = newJournal(r.log.name)
+	r.log.journal = newJournal(r.log)
 	defer r.log.journal.end()
 	pool := r.pool(r.receivers(q), numberOf(c, "n"), confine)
 	ended := make(chan error, 1)
@@ -106,10 +101,11 @@ func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.S
 			return err
 		case <-patience:
 			patience = nil
-			r.log.notice("waiting for running programs (%d); a second signal ends them", pool.Running())
+			r.log.event(isNotice, "waiting", "waiting for running programs ({running}); a second signal ends them",
+				slog.Int("running", pool.Running()))
 		case <-over:
 			terminate()
-			r.log.info("the grace is over: ending programs (%d)", pool.Running())
+			r.log.event(isInfo, "ending", "the grace is over: ending programs ({running})", slog.Int("running", pool.Running()))
 		case <-signals:
 			if patience == nil {
 				terminate()
@@ -146,50 +142,11 @@ func (r *runner) pool(receivers func() func(*exec.Connection) error, slots int, 
 			return lost
 		},
 		Trouble: r.log.error,
-		Ended: func(run *exec.Run) {
-			if sig := run.Status.Signal(); run.Status.Signaled() && sig != syscall.SIGPIPE && sig != syscall.SIGTERM && !r.ending.Load() {
-				r.log.error(fmt.Errorf("%s, pid %d, died: %s", r.program.Args[0], run.PID, statusText(run.Status)))
-			}
-		},
+		Ended:   r.died,
 	}
-	if r.log.level >= levelAll {
-		pool.Started = func(run *exec.Run) {
-			peer, waited := origin(run.Env, run.Begin)
-			run.Note = peer
-			r.log.info("start pid %d for %s, waited %s, running %d/%d",
-				run.PID, peer, waited, run.Running, slots)
-		}
-		pool.Ended = func(run *exec.Run) {
-			r.log.info("end pid %d for %s, ran %s, %s, running %d/%d",
-				run.PID, run.Note, run.Took.Round(time.Microsecond), statusText(run.Status), run.Running, slots)
-		}
+	if r.log.enabled(isInfo) {
+		pool.Started = func(run *exec.Run) { r.started(run, slots) }
+		pool.Ended = func(run *exec.Run) { r.ended(run, slots) }
 	}
 	return pool
-}
-
-// origin tells from a program's environment who its client is and how long the
-// connection waited before begin.
-func origin(env []string, begin time.Time) (peer, waited string) {
-	vars := map[string]string{}
-	for _, v := range env {
-		name, value, _ := strings.Cut(v, "=")
-		vars[name] = value
-	}
-	peer, waited = "unknown", "unknown"
-	if ip := vars["TCPREMOTEIP"]; ip != "" {
-		peer = net.JoinHostPort(ip, vars["TCPREMOTEPORT"])
-	} else if uid := vars["UNIXREMOTEEUID"]; uid != "" {
-		peer = fmt.Sprintf("uid %s pid %s", uid, cmp.Or(vars["UNIXREMOTEPID"], "unknown"))
-	}
-	if accepted, err := strconv.ParseFloat(vars["FDKIT_ACCEPTED"], 64); err == nil {
-		waited = max(begin.Sub(time.UnixMicro(int64(accepted*1e6))), 0).Round(time.Microsecond).String()
-	}
-	return peer, waited
-}
-
-func statusText(status syscall.WaitStatus) string {
-	if !status.Signaled() {
-		return "exit " + strconv.Itoa(status.ExitStatus())
-	}
-	return cmp.Or(unix.SignalName(status.Signal()), "signal "+strconv.Itoa(int(status.Signal())))
 }

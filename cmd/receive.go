@@ -3,7 +3,7 @@
 package cmd
 
 import (
-	"fmt"
+	"log/slog"
 	"os"
 	"sync/atomic"
 	"time"
@@ -80,6 +80,7 @@ func (r *receiver) open(signals <-chan os.Signal) (q *fdrecv.Queue, sig os.Signa
 // close gives up the queue, and says what is lost with it.
 func (r *receiver) close(q *fdrecv.Queue) {
 	if lost, _ := q.Close(); lost > 0 {
-		r.log.error(fmt.Errorf("nobody else holds the queue: closed %d connections that were in it", lost))
+		r.log.event(isError, "closed", "nobody else holds the queue: closed "+count(lost, "connection that was", "connections that were")+" in it",
+			slog.Int("connections", lost))
 	}
 }

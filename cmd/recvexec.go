@@ -27,6 +27,7 @@ func recvExecCommand() *cli.Command {
 		Flags: append(receiveFlags(),
 			&cli.GenericFlag{Name: "fd", Usage: "place the descriptor at `N[,N...]` instead of 0,1", Value: &places{list: []int{0, 1}}, DefaultText: "0,1"},
 			&cli.BoolFlag{Name: "stderr", Usage: "place it at 2 as well", DisableDefaultText: true},
+			logFlag(),
 		),
 		Action: runRecvExec,
 	}
@@ -116,7 +117,8 @@ func (r *receiver) one(q *fdrecv.Queue) (m fdrecv.Message, err error) {
 			r.log.error(errors.New("a message came without a descriptor"))
 		default:
 			if extra := m.FDs[1:]; len(extra) > 0 {
-				r.log.error(fmt.Errorf("a message came with %d more descriptors than one connection; they are closed", len(extra)))
+				r.log.error(errors.New("a message came with " + count(len(extra),
+					"more descriptor than one connection; it is closed", "more descriptors than one connection; they are closed")))
 				for _, fd := range extra {
 					_ = unix.Close(fd)
 				}

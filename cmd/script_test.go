@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 		"await":   await,
 		"burden":  burden,
 		"dial":    dial,
+		"fields":  fields,
 		"filter":  filter,
 		"give":    give,
 		"gone":    gone,

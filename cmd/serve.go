@@ -66,7 +66,7 @@ func runServe(c *cli.Context) error {
 	if err := in.open(); err != nil {
 		return err
 	}
-	run.log.journal = newJournal(run.log.name)
+	run.log.journal = newJournal(run.log)
 	defer run.log.journal.end()
 	in.log = run.log
 	pool := run.pool(in.acceptors, numberOf(c, "n"), confine)

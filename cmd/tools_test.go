@@ -3,8 +3,10 @@
 package cmd_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -220,6 +222,26 @@ func filter() {
 		}
 		fatal(sender.Send(m.Payload, m.FDs...))
 		m.Close()
+	}
+}
+
+// fields reads lines of JSON, each of which must be an object, and prints of each the
+// fields that it has of those named:
+//
+//	fields NAME... <FILE
+func fields() {
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal(lines.Bytes(), &object); err != nil {
+			fatal(fmt.Errorf("%w: %q", err, lines.Text()))
+		}
+		var found []string
+		for _, name := range os.Args[1:] {
+			if value, ok := object[name]; ok {
+				found = append(found, name+"="+string(value))
+			}
+		}
+		fmt.Println(strings.Join(found, " "))
 	}
 }
 

@@ -12,15 +12,15 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner
+            set valued to backlog busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case connect
-            set valued to fd timeout bind mode owner
+            set valued to fd timeout bind mode owner log
         case recv-exec
-            set valued from wait accept-env mode owner fd
+            set valued from wait accept-env mode owner fd log
         case pool
-            set valued from wait accept-env mode owner n grace chdir nice umask limit env user group chroot
+            set valued from wait accept-env mode owner n grace chdir nice umask limit env user group chroot log
         case serve
-            set valued backlog busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env
+            set valued backlog busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env log
     end
     set -l where options
     while set -q words[1]
@@ -121,6 +121,8 @@ complete -c fdkit -n '__fdkit_at listen' -l owner -d 'USER[:GROUP] that owns a n
 complete -c fdkit -n '__fdkit_at listen' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at listen' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at listen' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at listen' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at listen' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at listen' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
@@ -134,6 +136,8 @@ complete -c fdkit -n '__fdkit_at connect' -l owner -d 'USER[:GROUP] that owns a 
 complete -c fdkit -n '__fdkit_at connect' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at connect' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at connect' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at connect' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at connect' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at connect' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
@@ -146,6 +150,7 @@ complete -c fdkit -n '__fdkit_at recv-exec' -l mode -d 'permission BITS of a nam
 complete -c fdkit -n '__fdkit_at recv-exec' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at recv-exec' -l fd -d 'place the descriptor at N[,N...] instead of 0,1' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l stderr -d 'place it at 2 as well'
+complete -c fdkit -n '__fdkit_at recv-exec' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at recv-exec' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand recv-exec' -a '(__fdkit_program)'
 
@@ -169,6 +174,8 @@ complete -c fdkit -n '__fdkit_at pool' -l no-new-privs -d 'let programs get no p
 complete -c fdkit -n '__fdkit_at pool' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at pool' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at pool' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at pool' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at pool' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at pool' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand pool' -a '(__fdkit_program)'
 
@@ -210,6 +217,8 @@ complete -c fdkit -n '__fdkit_at serve' -l accept-env -d 'let the program have v
 complete -c fdkit -n '__fdkit_at serve' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at serve' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at serve' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at serve' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at serve' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at serve' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand serve' -a '(__fdkit_program)'
 
