@@ -3,7 +3,6 @@
 package listen
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os/user"
@@ -22,8 +21,6 @@ const whoForms = "who is an address such as 192.0.2.1, a network such as 192.0.2
 func ParseWho(text string) (Who, error) {
 	kind, id, isID := strings.Cut(text, "=")
 	switch {
-	case text == "":
-		return Who{}, hint.Wrap(errors.New("it is empty"), whoForms)
 	case text == "all":
 		return Who{kind: anybody}, nil
 	case text == "unix":
@@ -79,18 +76,18 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	case err != nil && strings.ContainsFunc(address, func(c rune) bool { return c|0x20 >= 'g' && c|0x20 <= 'z' }) && !hasLength:
 		return netip.Prefix{}, hint.Wrap(fmt.Errorf("%s is no IP address", quoted(text)), whoForms+"; host names are not looked up")
 	case err != nil:
-		return netip.Prefix{}, hint.Wrap(fmt.Errorf("%s is no IP address", quoted(address)), whoForms)
+		return netip.Prefix{}, hint.Wrap(fmt.Errorf("%s is no IP address", quoted(text)), whoForms)
 	case ip.Zone() != "":
-		return netip.Prefix{}, hint.Wrap(errors.New("a rule's address has no zone"), "it is written "+ip.WithZone("").String())
+		return netip.Prefix{}, hint.Wrap(fmt.Errorf("%s has a zone, and rules are for all zones", quoted(text)), "it is written "+ip.WithZone("").String())
 	}
 	bits := ip.BitLen()
 	if hasLength {
 		n, err := strconv.ParseUint(length, 10, 31)
 		if err != nil || strconv.FormatUint(n, 10) != length {
-			return netip.Prefix{}, hint.Wrap(fmt.Errorf("%s is no length of a network prefix", quoted(length)), "a network is written 192.0.2.0/24")
+			return netip.Prefix{}, hint.Wrap(fmt.Errorf("%s has no prefix length after the /", quoted(text)), "a network is written 192.0.2.0/24")
 		}
 		if int(n) > bits {
-			return netip.Prefix{}, fmt.Errorf("/%d is too long: an IPv%d address has %d bits", n, version(ip), bits)
+			return netip.Prefix{}, fmt.Errorf("%s is too long: an IPv%d address has %d bits", quoted(text), version(ip), bits)
 		}
 		bits = int(n)
 	}
@@ -99,7 +96,7 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	}
 	p := netip.PrefixFrom(ip, bits)
 	if p != p.Masked() {
-		return netip.Prefix{}, hint.Wrap(fmt.Errorf("%s has bits set after the first %d", ip, bits),
+		return netip.Prefix{}, hint.Wrap(fmt.Errorf("%s has bits set after the first %s", quoted(text), length),
 			fmt.Sprintf("the network is %v, the address alone is %v", p.Masked(), ip))
 	}
 	return p, nil
