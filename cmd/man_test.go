@@ -332,6 +332,22 @@ ask 127.0.0.1:80`,
 		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
 	},
 	{
+		page: "fdkit-listen.1", blocks: []string{`fdkit listen --deny 192.0.2.66 --allow 192.0.2.0/24 --allow 127.0.0.0/8 \`},
+		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
+	},
+	{
+		page: "fdkit-listen.1", blocks: []string{`(umask 0; exec fdkit listen --allow uid=root --allow gid=www-data \`},
+		script: "run 1; ask unix:/run/web.sock", want: "handler: hello\n", root: true,
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen --rules web.rules --to /run/web.q :8080 &", "mv new.rules web.rules"},
+		script: `echo 'allow 127.0.0.1' >web.rules; echo 'deny all' >new.rules
+run 1; fdkit pool --from /run/web.q ./handler & ask 127.0.0.1:8080
+run 2; wait $!`,
+		want: "handler: hello\n",
+	},
+	{
 		page:   "fdkit-listen.1",
 		blocks: []string{"fdkit listen --reuseport --to /run/web.q --ready-fd 3 :8080 3>ready &"},
 		script: `fdkit pool --from /run/web.q ./handler &

@@ -12,7 +12,7 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
+            set valued to backlog address-fd ready-fd allow deny rules keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
         case connect
             set valued to fd timeout bind mode owner
         case recv-exec
@@ -91,6 +91,9 @@ complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait i
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
+complete -c fdkit -n '__fdkit_at listen' -l allow -d 'let WHO connect, an address, a network, uid=USER, gid=GROUP, unix or all' -x
+complete -c fdkit -n '__fdkit_at listen' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
+complete -c fdkit -n '__fdkit_at listen' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
 complete -c fdkit -n '__fdkit_at listen' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
