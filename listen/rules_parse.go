@@ -223,11 +223,18 @@ func parseValue(line string, offset int) (value string, next int, _ *RulesError)
 }
 
 // variables are those that one rule sets.
-type variables []struct{ name, value string }
-
-func (v *variables) has(name string) bool {
-	return slices.ContainsFunc(*v, func(s struct{ name, value string }) bool { return s.name == name })
+type variables struct {
+	list []variable
+	size int // of the list as bytes of a payload
 }
+
+type variable struct{ name, value string }
+
+func (v *variables) index(name string) int {
+	return slices.IndexFunc(v.list, func(set variable) bool { return set.name == name })
+}
+
+func (v *variables) has(name string) bool { return v.index(name) >= 0 }
 
 // set sets a variable; the last setting counts, as with tcpserver(1).
 func (v *variables) set(name, value string) error {
@@ -237,17 +244,21 @@ func (v *variables) set(name, value string) error {
 	case slices.Contains(ownVariables, name):
 		return hint.Wrap(fmt.Errorf("%s cannot be set", name), "what describes the connection itself is set by fdkit, fdkit-environ(7)")
 	}
-	*v = slices.DeleteFunc(*v, func(s struct{ name, value string }) bool { return s.name == name })
-	*v = append(*v, struct{ name, value string }{name, value})
-	if size := len(v.encoded()); size > maxRuleEnv {
+	if i := v.index(name); i >= 0 {
+		v.size -= len(name) + len(v.list[i].value) + 2
+		v.list = slices.Delete(v.list, i, i+1)
+	}
+	v.list = append(v.list, variable{name, value})
+	if v.size += len(name) + len(value) + 2; v.size > maxRuleEnv { // with = and NUL
 		return fmt.Errorf("the variables of this rule have more than %d bytes", maxRuleEnv)
 	}
 	return nil
 }
 
+// encoded returns the variables as a part of a payload.
 func (v *variables) encoded() (env []byte) {
-	for _, s := range *v {
-		env = scm.AppendVar(env, s.name, s.value)
+	for _, set := range v.list {
+		env = scm.AppendVar(env, set.name, set.value)
 	}
 	return env
 }
