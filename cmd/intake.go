@@ -22,6 +22,7 @@ type intake struct {
 	addresses []listen.Address
 	options   listen.Options
 	policy    listen.Policy
+	access    *access
 	outputs   outputs
 
 	listeners []*listen.Listener // once bound
@@ -33,7 +34,7 @@ type intake struct {
 func intakeFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog),
-	}, busyFlags(), outputFlags(), socketFlags())
+	}, accessFlags(), busyFlags(), outputFlags(), socketFlags())
 }
 
 // intakeOf checks all that can be checked before the addresses are bound. queue is
@@ -45,6 +46,12 @@ func intakeOf(c *cli.Context, operands []string, queue int) (*intake, error) {
 		return nil, err
 	}
 	if in.options, err = listenOptions(c, in.addresses); err != nil {
+		return nil, err
+	}
+	if in.access, err = accessOf(c); err != nil {
+		return nil, err
+	}
+	if in.policy.Rules, err = in.access.rules(); err != nil {
 		return nil, err
 	}
 	if in.policy.Busy, err = busyOf(c); err != nil {
@@ -137,11 +144,16 @@ func (in *intake) open() error {
 	return in.outputs.tell(in.listeners)
 }
 
-// controls returns the signals that change how connections are taken.
-func (in *intake) controls() <-chan os.Signal {
+// signals returns the signals that end the command, and those that change how
+// connections are taken: SIGUSR1, SIGUSR2 and, with a file of rules, SIGHUP.
+func (in *intake) signals() (ends, controls <-chan os.Signal) {
 	c := make(chan os.Signal, 2)
 	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)
-	return c
+	if in.access.file == "" {
+		return endings(), c
+	}
+	signal.Notify(c, syscall.SIGHUP)
+	return endings(syscall.SIGHUP), c
 }
 
 // obey does what one of the controls means.
@@ -151,7 +163,20 @@ func (in *intake) obey(sig os.Signal) {
 		in.pause(true)
 	case syscall.SIGUSR2:
 		in.pause(false)
+	case syscall.SIGHUP:
+		in.reload()
 	}
+}
+
+// reload reads the rules anew. If there is an error in them, the old ones stay.
+func (in *intake) reload() {
+	rules, err := in.access.rules()
+	if err != nil {
+		in.log.error(fmt.Errorf("%w; the rules stay as they were", err))
+		return
+	}
+	in.acceptor.SetRules(rules)
+	in.log.notice("the rules are those of %s now", in.access.file)
 }
 
 // pause makes accepting pause or go on. The sockets go on listening meanwhile, and

@@ -46,7 +46,7 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	// From here on the signals are ours: none may leave a socket file behind.
-	signals := endings()
+	signals, controls := in.signals()
 	if err := in.bind(c, in.logAccepted()); err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	s := service{intake: in, queue: q}
-	return s.run(signals)
+	return s.run(signals, controls)
 }
 
 // noQueue stands for a queue that is no descriptor of this process's parent.
@@ -106,10 +106,9 @@ type service struct {
 }
 
 // run serves until a signal comes, no receiver is left or a call fails.
-func (s *service) run(signals <-chan os.Signal) error {
+func (s *service) run(signals, controls <-chan os.Signal) error {
 	s.ended = make(chan error, 1)
 	go func() { s.ended <- s.acceptor.Serve(s.queue.Sender()) }()
-	controls := s.controls()
 	for serving := true; serving; {
 		select {
 		case sig := <-controls:

@@ -332,6 +332,30 @@ ask 127.0.0.1:80`,
 		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
 	},
 	{
+		page: "fdkit-listen.1", blocks: []string{`fdkit listen --deny 192.0.2.66 --allow 192.0.2.0/24 --allow 127.0.0.0/8 \`},
+		script: `ip addr add 192.0.2.65/32 dev lo; ip addr add 192.0.2.66/32 dev lo; ip addr add 192.0.3.1/32 dev lo
+run 1; ask 127.0.0.1:8080
+for ip in 192.0.2.65 192.0.2.66 192.0.3.1; do echo "$ip: $(echo hello | dial -from $ip 127.0.0.1:8080 2>/dev/null)"; done`,
+		want: "handler: hello\n192.0.2.65: handler: hello\n192.0.2.66: \n192.0.3.1: \n",
+	},
+	{
+		page: "fdkit-listen.1", blocks: []string{`(umask 0; exec fdkit listen --allow uid=root --allow gid=www-data \`},
+		script: `run 1; ask unix:/run/web.sock
+for group in www-data nogroup; do
+	echo "$group: $(echo hello | setpriv --reuid=nobody --regid=$group --clear-groups nc -NU /run/web.sock 2>/dev/null)"
+done`,
+		want: "handler: hello\nwww-data: handler: hello\nnogroup: \n", needs: []string{"nc", "setpriv"}, root: true,
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen --rules web.rules --to /run/web.q :8080 &", "mv new.rules web.rules"},
+		script: `echo 'allow 127.0.0.1' >web.rules; echo 'deny all' >new.rules
+run 1; fdkit pool --from /run/web.q ./handler & ask 127.0.0.1:8080
+run 2; await 'test -z "$(echo hello | dial 127.0.0.1:8080 2>/dev/null)"'
+kill -0 "$(cat listen.pid)"; echo still there`,
+		want: "handler: hello\nstill there\n",
+	},
+	{
 		page:   "fdkit-listen.1",
 		blocks: []string{"fdkit listen --reuseport --to /run/web.q --ready-fd 3 :8080 3>ready &"},
 		script: `fdkit pool --from /run/web.q ./handler &

@@ -55,7 +55,7 @@ func runServe(c *cli.Context) error {
 	// This process gives up its privileges, and programs inherit that.
 	process := exec.Confinement{User: confine.User, Chroot: confine.Chroot, NoNewPrivs: confine.NoNewPrivs}
 	confine.User, confine.Chroot, confine.NoNewPrivs = nil, "", false
-	signals := endings()
+	signals, controls := in.signals()
 	if err := in.bind(c, nil); err != nil {
 		return err
 	}
@@ -75,7 +75,6 @@ func runServe(c *cli.Context) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
-	controls := in.controls()
 	for {
 		select {
 		case sig := <-controls:

@@ -5,6 +5,7 @@ package cmd
 import (
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -13,14 +14,14 @@ import (
 // one, sends two.
 const sameSignal = 500 * time.Millisecond
 
-// endings returns the signals that ask this process to end, from now on: those by
+// endings returns the signals, but some, that ask this process to end, from now on: those by
 // which it is told to, and those of a terminal that closes or of its keys. SIGHUP
 // stays ignored if it was at the start: that is what nohup(1) is for. A shell's &
 // does the same to SIGINT, and there nobody means anything by it.
-func endings() <-chan os.Signal {
+func endings(but ...os.Signal) <-chan os.Signal {
 	c := make(chan os.Signal, 2)
 	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
-	if !signal.Ignored(syscall.SIGHUP) {
+	if !slices.Contains(but, os.Signal(syscall.SIGHUP)) && !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(c, syscall.SIGHUP)
 	}
 	return c

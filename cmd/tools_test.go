@@ -50,20 +50,25 @@ func await() {
 // dial is a client: it connects to ADDRESS (HOST:PORT or unix:PATH), sends its
 // stdin, shuts its sending side down, and prints what it gets.
 //
-//	dial [-wait TIME] [-count N] [-parallel N] ADDRESS
+//	dial [-from IP] [-hold FILE] [-count N] [-parallel N] ADDRESS
 //
-// With -count it makes N connections, some at once, each with all of stdin, and
-// expects it back: it prints how many were answered so, and what befell the
-// others.
+// With -from its own address is IP, of which 127.0.0.0/8 has many. With -count it
+// makes N connections, some at once, each with all of stdin, and expects it back:
+// it prints how many were answered so, and what befell the others.
 func dial() {
 	count := flag.Int("count", 0, "connections that expect an echo")
 	parallel := flag.Int("parallel", 8, "of these at once")
 	hold := flag.String("hold", "", "after sending, keep the sending side open until this file exists")
+	var dialer net.Dialer
+	flag.Func("from", "this end's IP address", func(ip string) (err error) {
+		dialer.LocalAddr, err = net.ResolveTCPAddr("tcp", net.JoinHostPort(ip, "0"))
+		return err
+	})
 	flag.Parse()
 	input, err := io.ReadAll(os.Stdin)
 	fatal(err)
 	if *count == 0 {
-		out, err := exchange(flag.Arg(0), input, *hold)
+		out, err := exchangeFrom(dialer, flag.Arg(0), input, *hold)
 		os.Stdout.Write(out)
 		fatal(err)
 		return
@@ -75,7 +80,7 @@ func dial() {
 	for range *count {
 		turns <- struct{}{}
 		group.Go(func() {
-			out, err := exchange(flag.Arg(0), input, "")
+			out, err := exchangeFrom(dialer, flag.Arg(0), input, "")
 			switch {
 			case err != nil:
 				troubles.Store(err.Error(), nil)
@@ -96,11 +101,16 @@ func dial() {
 }
 
 func exchange(address string, input []byte, hold string) ([]byte, error) {
+	return exchangeFrom(net.Dialer{}, address, input, hold)
+}
+
+func exchangeFrom(dialer net.Dialer, address string, input []byte, hold string) ([]byte, error) {
 	network := "tcp"
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
 	}
-	conn, err := net.DialTimeout(network, address, 10*time.Second)
+	dialer.Timeout = 10 * time.Second
+	conn, err := dialer.Dial(network, address)
 	if err != nil {
 		return nil, err
 	}

@@ -26,8 +26,9 @@ type Conn struct {
 	// Accepted is when it was accepted.
 	Accepted time.Time
 
-	info fdinfo.Conn
-	peer fdinfo.Sockaddr
+	info     fdinfo.Conn
+	peer     fdinfo.Sockaddr
+	settings []byte // variables that a rule sets, each NAME=VALUE and NUL
 }
 
 // Local returns the address that the client connected to, Remote the client's,
@@ -38,8 +39,8 @@ func (c *Conn) Local() string { return c.info.Local.String() }
 func (c *Conn) Remote() string { return c.info.Remote.String() }
 
 // AppendPayload appends the payload for passing the connection on: its UCSPI
-// variables and FDKIT_ACCEPTED, the time in seconds since 1970 with six decimals
-// (fdkit-environ(7)).
+// variables, FDKIT_ACCEPTED, the time in seconds since 1970 with six decimals
+// (fdkit-environ(7)), and what an Acceptor's rules set.
 func (c *Conn) AppendPayload(b []byte) []byte {
 	b = append(b, scm.Begin...)
 	b = c.info.AppendVars(b)
@@ -51,7 +52,7 @@ func (c *Conn) AppendPayload(b []byte) []byte {
 	for digit := int64(100000); digit > 0; digit /= 10 {
 		b = append(b, byte('0'+fraction/digit%10))
 	}
-	return append(b, 0)
+	return append(append(b, 0), c.settings...)
 }
 
 // Accept waits for the next connection and stores it in c.

@@ -18,6 +18,7 @@ import (
 type Acceptor struct {
 	listeners []*Listener
 	policy    Policy
+	rules     atomic.Pointer[Rules]
 	on        Events
 	calls     interrupt.Calls
 	short     atomic.Bool // accepting pauses for want of something
@@ -37,6 +38,8 @@ type Acceptor struct {
 
 // Policy says which connections are let in. The zero value lets all in.
 type Policy struct {
+	// Rules say who may connect; nil: everybody.
+	Rules *Rules
 	// Busy, if not nil, is what clients are answered for whom there is no room.
 	Busy *Busy
 }
@@ -50,17 +53,12 @@ type Events struct {
 	Resumed  func()                     // it goes on
 }
 
-// Refusal says why a connection was refused.
-type Refusal struct {
-	Reason string // a word, for counting
-	Detail string // for people
-}
-
 // NewAcceptor returns an Acceptor for the Listeners, which it owns from now on. It may
 // make their sockets non-blocking until Close.
 func NewAcceptor(listeners []*Listener, policy Policy, on Events) (*Acceptor, error) {
 	a := &Acceptor{listeners: listeners, policy: policy, on: on}
 	a.changed = sync.NewCond(&a.mu)
+	a.rules.Store(policy.Rules)
 	if len(listeners) > 1 || policy.Busy != nil {
 		if err := a.pollAll(); err != nil {
 			a.Close()
@@ -105,6 +103,9 @@ func (a *Acceptor) next(c *Conn, sink int) error {
 		case err == nil:
 			if a.short.CompareAndSwap(true, false) && a.on.Resumed != nil {
 				a.on.Resumed()
+			}
+			if !a.admit(c) {
+				continue
 			}
 			if a.on.Accepted != nil {
 				a.on.Accepted(c)
@@ -168,6 +169,9 @@ func (a *Acceptor) acceptReady(c *Conn) error {
 	}
 	return unix.EAGAIN
 }
+
+// SetRules changes who may connect, from the next connection on.
+func (a *Acceptor) SetRules(rules *Rules) { a.rules.Store(rules) }
 
 // resumed waits for the end of a pause, and returns whether it was one.
 func (a *Acceptor) resumed() bool {

@@ -93,16 +93,10 @@ func (a *Acceptor) refuse(room unix.PollFd) error {
 		case err == unix.EAGAIN:
 		case err != nil:
 			return err
-		default:
-			a.refused(&c, Refusal{"busy", "there is no room"})
+		case a.admit(&c):
+			a.told(&c, Refusal{"busy", "there is no room"})
 			a.answer(c.FD, a.policy.Busy.Message)
 		}
-	}
-}
-
-func (a *Acceptor) refused(c *Conn, why Refusal) {
-	if a.on.Refused != nil {
-		a.on.Refused(c, why)
 	}
 }
 

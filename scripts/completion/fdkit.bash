@@ -31,9 +31,9 @@ _fdkit_kind() {
     name=${name#-}
     case "$1 ${name#-}" in
     'listen to' | 'connect to' | 'recv-exec from' | 'pool from') kind='queue' ;;
-    'listen busy-message' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve busy-message' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot') kind='file' ;;
+    'listen rules' | 'listen busy-message' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve rules' | 'serve busy-message' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot') kind='file' ;;
     'listen user' | 'listen owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve user') kind='user' ;;
-    'listen backlog' | 'listen busy-after' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve busy-after' | 'serve address-fd' | 'serve ready-fd' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve nice' | 'serve umask' | 'serve accept-env') kind='none' ;;
+    'listen backlog' | 'listen allow' | 'listen deny' | 'listen busy-after' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve allow' | 'serve deny' | 'serve busy-after' | 'serve address-fd' | 'serve ready-fd' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve nice' | 'serve umask' | 'serve accept-env') kind='none' ;;
     'listen log' | 'connect log' | 'recv-exec log' | 'pool log' | 'serve log') kind='text json' ;;
     *) kind='' ;;
     esac
@@ -102,7 +102,7 @@ _fdkit() {
     fi
     case $command in
     listen)
-        options='--to --backlog --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --log --log-anonymize --help -h'
+        options='--to --backlog --allow --deny --rules --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --log --log-anonymize --help -h'
         operands='address'
         ;;
     connect)
@@ -118,7 +118,7 @@ _fdkit() {
         operands='program'
         ;;
     serve)
-        options='--backlog --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env -v -Q -q --log --log-anonymize --help -h'
+        options='--backlog --allow --deny --rules --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env -v -Q -q --log --log-anonymize --help -h'
         operands='program'
         ;;
     completion)

@@ -12,7 +12,7 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+            set valued to backlog allow deny rules busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case connect
             set valued to fd timeout bind mode owner log
         case recv-exec
@@ -20,7 +20,7 @@ function __fdkit_state
         case pool
             set valued from wait accept-env mode owner n grace chdir nice umask limit env user group chroot log
         case serve
-            set valued backlog busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env log
+            set valued backlog allow deny rules busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env log
     end
     set -l where options
     while set -q words[1]
@@ -91,6 +91,9 @@ complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at listen' -l allow -d 'let WHO connect, an address, a network, uid=USER, gid=GROUP, unix or all' -x
+complete -c fdkit -n '__fdkit_at listen' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
+complete -c fdkit -n '__fdkit_at listen' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
 complete -c fdkit -n '__fdkit_at listen' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -r -F
 complete -c fdkit -n '__fdkit_at listen' -l busy-after -d 'when there has been no room for TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
@@ -180,6 +183,9 @@ complete -c fdkit -n '__fdkit_at pool' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand pool' -a '(__fdkit_program)'
 
 complete -c fdkit -n '__fdkit_at serve' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at serve' -l allow -d 'let WHO connect, an address, a network, uid=USER, gid=GROUP, unix or all' -x
+complete -c fdkit -n '__fdkit_at serve' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
+complete -c fdkit -n '__fdkit_at serve' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
 complete -c fdkit -n '__fdkit_at serve' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -r -F
 complete -c fdkit -n '__fdkit_at serve' -l busy-after -d 'when there has been no room for TIME' -x
 complete -c fdkit -n '__fdkit_at serve' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
