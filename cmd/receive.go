@@ -42,6 +42,7 @@ func receiverOf(c *cli.Context, confine *exec.Confinement, base []string) (*rece
 	if err != nil {
 		return nil, usagef("option --accept-env: %w", err)
 	}
+	environ.AddDialects(dialectsOf(c)...)
 	log := loggerOf(c)
 	options := fdrecv.Options(queueOptionsOf(c, log))
 	switch wait := durationOf(c, "wait"); {

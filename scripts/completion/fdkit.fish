@@ -14,11 +14,11 @@ function __fdkit_state
         case listen
             set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
         case connect
-            set valued to fd timeout bind mode owner
+            set valued to fd dialect timeout bind mode owner
         case recv-exec
-            set valued from wait accept-env mode owner fd
+            set valued from wait accept-env dialect mode owner fd
         case pool
-            set valued from wait accept-env mode owner n grace user group chroot chdir nice umask limit env
+            set valued from wait accept-env dialect mode owner n grace user group chroot chdir nice umask limit env
     end
     set -l where options
     while set -q words[1]
@@ -118,6 +118,7 @@ complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (c
 
 complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at connect' -l fd -d 'with PROGRAM: place the connection at N[,N...] instead of 6,7' -x
+complete -c fdkit -n '__fdkit_at connect' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at connect' -l timeout -d 'give up after TIME' -x
 complete -c fdkit -n '__fdkit_at connect' -l bind -d 'connect from this LOCAL IP address, :PORT or both' -x
 complete -c fdkit -n '__fdkit_at connect' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
@@ -133,6 +134,7 @@ complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect f
 complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at recv-exec' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at recv-exec' -l fd -d 'place the descriptor at N[,N...] instead of 0,1' -x
@@ -143,6 +145,7 @@ complete -c fdkit -n '__fdkit_operand recv-exec' -a '(__fdkit_program)'
 complete -c fdkit -n '__fdkit_at pool' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at pool' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at pool' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at pool' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at pool' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at pool' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -s n -d 'run at most SLOTS programs at once' -x
