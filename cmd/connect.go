@@ -34,7 +34,7 @@ func connectCommand() *cli.Command {
 		Flags: append(append([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "without PROGRAM: send to `QUEUE` instead of stdout"},
 			&cli.GenericFlag{Name: "fd", Usage: "with PROGRAM: place the connection at `N[,N...]` instead of 6,7", Value: &places{list: []int{6, 7}}, DefaultText: "6,7"},
-			dialectFlag(),
+			dialectFlag("ncat, tcp6 or ucspi"),
 			&cli.GenericFlag{Name: "timeout", Usage: "give up after `TIME`", Value: &duration{connectTimeout}, DefaultText: "1m"},
 			&cli.GenericFlag{Name: "bind", Usage: "connect from this `LOCAL` IP address, :PORT or both", Value: &local{}},
 		}, queueFlags()...), verbosityFlags()...),

@@ -11,11 +11,12 @@ import (
 	"fdkit/exec"
 )
 
-// dialectFlag is the option of the commands that run a program for a connection.
-func dialectFlag() cli.Flag {
+// dialectFlag is the option of a command that runs a program for a connection and
+// takes the dialects in names.
+func dialectFlag(names string) cli.Flag {
 	return &cli.GenericFlag{
 		Name:  "dialect",
-		Usage: "also describe the connection as `NAME[,NAME...]` does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd",
+		Usage: "also describe the connection as `NAME[,NAME...]` does: " + names,
 		Value: &dialects{},
 	}
 }

@@ -216,7 +216,7 @@ func receiveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "from", Usage: "receive from `QUEUE` instead of stdin"},
 		durationFlag("wait", "wait at most `TIME` for somebody else to make the queue"),
 		&cli.StringSliceFlag{Name: "accept-env", Usage: "let the program have variable `NAME` if it comes with the connection; a * at the end stands for anything"},
-		dialectFlag(),
+		dialectFlag("cgi, ncat, socat, systemd, tcp6, ucspi or xinetd"),
 	}, queueFlags()...)
 }
 

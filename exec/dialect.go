@@ -264,6 +264,11 @@ func (c *ends) withInterface(ip string) string {
 	if err != nil {
 		return ip
 	}
+	// Whoever sent the connection may have sent a device, to which the number of this
+	// ioctl means something else.
+	if _, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil {
+		return ip
+	}
 	request, err := unix.NewIfreq("")
 	if err != nil {
 		return ip
