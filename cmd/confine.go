@@ -74,7 +74,7 @@ func environOf(c *cli.Context, environ []string) ([]string, error) {
 		if !scm.ValidName(name) {
 			return nil, usagef("option --env: %q is no variable name", name)
 		}
-		if exec.DescribesConnection(name) {
+		if exec.DescribesConnection(name) || inDialects(dialectsOf(c), name) {
 			return nil, usagef("option --env: %s tells of the connection and comes with it", name)
 		}
 		has := func(entry string) bool { return strings.HasPrefix(entry, name+"=") }

@@ -35,6 +35,7 @@ func connectCommand() *cli.Command {
 		Flags: append(append([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "without PROGRAM: send to `QUEUE` instead of stdout"},
 			&cli.GenericFlag{Name: "fd", Usage: "with PROGRAM: place the connection at `N[,N...]` instead of 6,7", Value: &places{list: []int{6, 7}}, DefaultText: "6,7"},
+			dialectFlag("ncat, tcp6 or ucspi"),
 			&cli.GenericFlag{Name: "timeout", Usage: "give up after `TIME`", Value: &duration{connectTimeout}, DefaultText: "1m"},
 			&cli.GenericFlag{Name: "bind", Usage: "connect from this `LOCAL` IP address, :PORT or both", Value: &local{}},
 		}, queueFlags()...), verbosityFlags()...),
@@ -100,6 +101,12 @@ func dialerOf(c *cli.Context) (*dialer, error) {
 	if len(operands) == 1 && c.IsSet("fd") {
 		return nil, usageHint("fdkit connect --fd 0,1 ADDRESS PROGRAM", "option --fd: it is for a program, and none is given")
 	}
+	if len(operands) == 1 && c.IsSet("dialect") {
+		return nil, usageHint("fdkit connect --dialect ncat ADDRESS PROGRAM", "option --dialect: it is for a program, and none is given")
+	}
+	if err := checkClientDialects(dialectsOf(c)); err != nil {
+		return nil, err
+	}
 	for _, option := range []string{"to", "mode", "owner"} {
 		if len(operands) > 1 && c.IsSet(option) {
 			return nil, usagef("option --%s: a program is given, so nothing is sent", option)
@@ -122,6 +129,7 @@ func connectAndBecome(c *cli.Context, d *dialer) error {
 	if err != nil {
 		return err
 	}
+	environ.AddDialects(dialectsOf(c)...)
 	fd, _, err := d.unless(endings(), nil)
 	if err != nil {
 		return err

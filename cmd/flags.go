@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -173,17 +174,20 @@ func checkQueue(c *cli.Context, option string) error {
 	return nil
 }
 
-func acceptEnvFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "accept-env", Usage: "let the program have variable `NAME` if it comes with the connection; a * at the end stands for anything"}
+// environFlags are the options that say what variables of a connection a program gets.
+func environFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "accept-env", Usage: "let the program have variable `NAME` if it comes with the connection; a * at the end stands for anything"},
+		dialectFlag("cgi, ncat, socat, systemd, tcp6, ucspi or xinetd"),
+	}
 }
 
 // receiveFlags are the options of the commands that receive.
 func receiveFlags() []cli.Flag {
-	return append([]cli.Flag{
+	return slices.Concat([]cli.Flag{
 		&cli.StringFlag{Name: "from", Usage: "receive from `QUEUE` instead of stdin"},
 		durationFlag("wait", "wait at most `TIME` for somebody else to make the queue"),
-		acceptEnvFlag(),
-	}, queueFlags()...)
+	}, environFlags(), queueFlags())
 }
 
 // queueOptions has the fields that fdsend.Options and fdrecv.Options share.

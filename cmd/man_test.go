@@ -409,6 +409,10 @@ await "printf 'GET /greeting.txt HTTP/1.0\r\n\r\n' | dial 127.0.0.1:80 >got"; ta
 		want:   "handler: hello\n",
 	},
 	{
+		page: "fdkit-connect.1", blocks: []string{`fdkit connect --dialect ncat localhost:8080 sh -c 'echo "$NCAT_REMOTE_PORT"'`},
+		script: "fdkit listen --address-fd 3 :8080 3>a | fdkit pool cat & await 'test -s a'; sh ./1", want: "8080\n",
+	},
+	{
 		page: "fdkit-connect.1", blocks: []string{"fdkit connect 127.0.0.1:8080 |"},
 		script: "fdkit listen --address-fd 3 :8080 3>a | fdkit pool head -n 1 & await 'test -s a'; sh ./1", want: "hello\n",
 		needs: []string{"unshare"},
@@ -450,6 +454,11 @@ await 'test -s a'; sh ./1; await 'grep handler got'; cat got`,
 		page:   "fdkit-recv-exec.1",
 		blocks: []string{"fdkit listen :9000 | fdkit recv-exec --stderr sh -x ./one-client"},
 		script: "run 1; ask 127.0.0.1:9000; wait $!", want: "+ read -r line\n+ echo one-client: hello\none-client: hello\n",
+	},
+	{
+		page:   "fdkit-recv-exec.1",
+		blocks: []string{`fdkit listen :9000 | fdkit recv-exec --dialect xinetd sh -c 'echo "$REMOTE_HOST"'`},
+		script: "run 1; get 127.0.0.1:9000; wait $!", want: "127.0.0.1\n",
 	},
 	{
 		page:   "fdkit-recv-exec.1",
@@ -496,6 +505,10 @@ run 1; ask 127.0.0.1:80`,
 		want: "nobody\n64\n", root: true,
 	},
 	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8080 |"},
+		script: "run 1; get '[::1]:8080'", want: "::1 [0000:0000:0000:0000:0000:0000:0000:0001]\n",
+	},
+	{
 		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8080 | fdkit pool -n 1 ./handler"},
 		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
 	},
@@ -524,6 +537,11 @@ run 1; ask 127.0.0.1:80`,
 sed -E 's/(REMOTE_?PORT)=[0-9]+$/\1=PORT/; s/=[0-9]+\.[0-9]{6}$/=TIME/' | LC_ALL=C sort`,
 		want: "FDKIT_ACCEPTED=TIME\nPROTO=TCP\nREMOTE_ADDR=127.0.0.1\nREMOTE_PORT=PORT\n" +
 			"TCPLOCALIP=127.0.0.1\nTCPLOCALPORT=8080\nTCPREMOTEIP=127.0.0.1\nTCPREMOTEPORT=PORT\n",
+	},
+	{
+		page: "fdkit-environ.7", blocks: []string{"fdkit listen :8080 | fdkit pool --dialect cgi env"},
+		script: `run 1; get 127.0.0.1:8080 | grep -E '^(REMOTE|SERVER)_' | sed -E 's/(REMOTE_PORT)=[0-9]+$/\1=PORT/' | LC_ALL=C sort`,
+		want:   "REMOTE_ADDR=127.0.0.1\nREMOTE_HOST=127.0.0.1\nREMOTE_PORT=PORT\nSERVER_ADDR=127.0.0.1\nSERVER_PORT=8080\n",
 	},
 	{
 		page: "fdkit-environ.7", files: map[string]string{"handler": "#!/bin/sh"},

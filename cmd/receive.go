@@ -33,6 +33,7 @@ func runnerOf(c *cli.Context, operands []string, confine *exec.Confinement, base
 	if err != nil {
 		return nil, usagef("option --accept-env: %w", err)
 	}
+	environ.AddDialects(dialectsOf(c)...)
 	return &runner{log: loggerOf(c), program: program, environ: environ}, nil
 }
 

@@ -19,7 +19,7 @@ func serveCommand() *cli.Command {
 		UsageText: "fdkit serve [OPTION...] ADDRESS... PROGRAM [ARGUMENT...]",
 		Description: "It does what fdkit listen ADDRESS... | fdkit pool PROGRAM does, and has their\n" +
 			"options. See fdkit-serve(1).",
-		Flags:  slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), []cli.Flag{acceptEnvFlag()}, verbosityFlags()),
+		Flags:  slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), environFlags(), verbosityFlags()),
 		Action: runServe,
 	}
 }

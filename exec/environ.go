@@ -19,6 +19,8 @@ import (
 type Environ struct {
 	base   []*byte  // NAME=VALUE and NUL
 	accept []string // further names that may come with a message; NAME or PREFIX*
+	// dialect has the variables that AddDialects has added.
+	dialect []dialectVar
 }
 
 // NewEnviron returns an Environ of base, a list of NAME=VALUE, less the variables
@@ -78,9 +80,12 @@ func (e *Environ) fill(b *envBlock, fd int, payload []byte) {
 		name := string(entry[:bytes.IndexByte(entry, '=')])
 		// FDKIT is the version of the payload, of no use to a program. Of two with
 		// the same name the first counts.
-		if name != "FDKIT" && e.fromMessage(name) && !hasName(b.entries[own:], name) {
+		if name != "FDKIT" && e.fromMessage(name) && !e.inDialect(name) && !hasName(b.entries[own:], name) {
 			b.entries = append(b.entries, &entry[0])
 		}
+	}
+	if e.dialect != nil {
+		b.entries = e.appendDialects(b.entries, fd, payload)
 	}
 	b.entries = append(b.entries, nil)
 }

@@ -14,13 +14,13 @@ function __fdkit_state
         case listen
             set valued to backlog allow deny rules busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case connect
-            set valued to fd timeout bind mode owner log
+            set valued to fd dialect timeout bind mode owner log
         case recv-exec
-            set valued from wait accept-env mode owner fd log
+            set valued from wait accept-env dialect mode owner fd log
         case pool
-            set valued from wait accept-env mode owner n grace chdir nice umask limit env user group chroot log
+            set valued from wait accept-env dialect mode owner n grace chdir nice umask limit env user group chroot log
         case serve
-            set valued backlog allow deny rules busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env log
+            set valued backlog allow deny rules busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env dialect log
     end
     set -l where options
     while set -q words[1]
@@ -132,6 +132,7 @@ complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (c
 
 complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at connect' -l fd -d 'with PROGRAM: place the connection at N[,N...] instead of 6,7' -x
+complete -c fdkit -n '__fdkit_at connect' -l dialect -d 'also describe the connection as NAME[,NAME...] does: ncat, tcp6 or ucspi' -x
 complete -c fdkit -n '__fdkit_at connect' -l timeout -d 'give up after TIME' -x
 complete -c fdkit -n '__fdkit_at connect' -l bind -d 'connect from this LOCAL IP address, :PORT or both' -x
 complete -c fdkit -n '__fdkit_at connect' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
@@ -149,6 +150,7 @@ complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect f
 complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at recv-exec' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at recv-exec' -l fd -d 'place the descriptor at N[,N...] instead of 0,1' -x
@@ -160,6 +162,7 @@ complete -c fdkit -n '__fdkit_operand recv-exec' -a '(__fdkit_program)'
 complete -c fdkit -n '__fdkit_at pool' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at pool' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at pool' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at pool' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at pool' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at pool' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -s n -d 'run at most SLOTS programs at once' -x
@@ -220,6 +223,7 @@ complete -c fdkit -n '__fdkit_at serve' -l group -d 'after binding, run with GRO
 complete -c fdkit -n '__fdkit_at serve' -l chroot -d 'after binding, make DIR the root directory' -r -F
 complete -c fdkit -n '__fdkit_at serve' -l no-new-privs -d 'after binding, get no privileges by set-user-ID bits and the like'
 complete -c fdkit -n '__fdkit_at serve' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at serve' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at serve' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at serve' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at serve' -s q -d 'say nothing'
