@@ -33,7 +33,7 @@ func listenCommand() *cli.Command {
 			numberFlag("address-fd", "once listening, write each bound address as a line to descriptor `N`, and close it", 0, 1<<20, -1),
 			numberFlag("ready-fd", "once listening, write a newline to descriptor `N`, and close it", 0, 1<<20, -1),
 			&cli.BoolFlag{Name: "1", Usage: "once listening, write the port to stdout", DisableDefaultText: true},
-		}, append(socketFlags(), queueFlags()...)...), verbosityFlags()...),
+		}, slices.Concat(rateFlags(), proxyFlags(), socketFlags(), queueFlags())...), verbosityFlags()...),
 		Action: runListen,
 	}
 }
@@ -46,6 +46,12 @@ func runListen(c *cli.Context) error {
 	}
 	options, err := listenOptions(c, addresses)
 	if err != nil {
+		return err
+	}
+	if _, err := ratesOf(c); err != nil {
+		return err
+	}
+	if _, err := proxyOf(c); err != nil {
 		return err
 	}
 	outputs, err := outputsOf(c)

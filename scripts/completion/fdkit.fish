@@ -12,7 +12,7 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
+            set valued to backlog address-fd ready-fd rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
         case connect
             set valued to fd timeout bind mode owner
         case recv-exec
@@ -91,6 +91,15 @@ complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait i
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
+complete -c fdkit -n '__fdkit_at listen' -l rate -d 'let connections through at RATE, such as 100/s, 30/m or 0.5/s' -x
+complete -c fdkit -n '__fdkit_at listen' -l rate-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at listen' -l source-rate -d 'let connections of each source through at RATE' -x
+complete -c fdkit -n '__fdkit_at listen' -l source-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at listen' -l source-prefix -d 'count addresses that have V4[,V6] leading bits in common as one source' -x
+complete -c fdkit -n '__fdkit_at listen' -l over-rate -d 'do ACTION with connections that come too early: wait or refuse' -x
+complete -c fdkit -n '__fdkit_at listen' -l proxy-protocol -d 'take the client\'s address from the PROXY header that a balancer sends'
+complete -c fdkit -n '__fdkit_at listen' -l trust -d 'let CLIENT send PROXY headers: ADDRESS, ADDRESS/BITS or unix' -x
+complete -c fdkit -n '__fdkit_at listen' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
