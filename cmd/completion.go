@@ -139,7 +139,7 @@ func completeOption(f cli.Flag) completedOption {
 		o.Kind = "user"
 	case "FORMAT":
 		o.Kind = logFormats
-	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "NAME[,NAME", "LEVEL:NAME:VALUE", "LOCAL", "WHO":
+	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "NAME[,NAME", "LEVEL:NAME:VALUE", "LOCAL", "WHO", "RATE", "V4[,V6", "ACTION", "CLIENT":
 		o.Kind = "none"
 	default:
 		o.Kind = "file"

@@ -34,7 +34,7 @@ type intake struct {
 func intakeFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog),
-	}, accessFlags(), busyFlags(), outputFlags(), socketFlags())
+	}, accessFlags(), rateFlags(), proxyFlags(), busyFlags(), outputFlags(), socketFlags())
 }
 
 // intakeOf checks all that can be checked before the addresses are bound. queue is
@@ -52,6 +52,12 @@ func intakeOf(c *cli.Context, operands []string, queue int) (*intake, error) {
 		return nil, err
 	}
 	if in.policy.Rules, err = in.access.rules(); err != nil {
+		return nil, err
+	}
+	if in.policy.Rates, err = ratesOf(c); err != nil {
+		return nil, err
+	}
+	if in.policy.Proxy, err = proxyOf(c); err != nil {
 		return nil, err
 	}
 	if in.policy.Busy, err = busyOf(c); err != nil {

@@ -124,6 +124,7 @@ func (s *service) run(signals, controls <-chan os.Signal) error {
 		serving = false
 	}
 	s.acceptor.Close()
+	s.acceptor.Abandon()
 	queued, err := s.queue.Close() // ends a Send that still waits
 	if s.ended != nil {
 		s.end(<-s.ended)

@@ -89,6 +89,9 @@ func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.S
 	patience := time.After(sameSignal)
 	terminate := func() {
 		r.ending.Store(true)
+		if r.abandon != nil {
+			r.abandon()
+		}
 		pool.Signal(syscall.SIGTERM)
 		over, patience = nil, nil
 		if kill == nil {

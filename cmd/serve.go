@@ -73,6 +73,7 @@ func runServe(c *cli.Context) error {
 	if in.policy.Busy != nil {
 		pool.Full = in.acceptor.RefuseUntil
 	}
+	run.abandon = in.acceptor.Abandon
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	for {

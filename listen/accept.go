@@ -28,7 +28,9 @@ type Conn struct {
 
 	info     fdinfo.Conn
 	peer     fdinfo.Sockaddr
-	settings []byte // variables that a rule sets, each NAME=VALUE and NUL
+	header   *proxyHeader // that came with it, nil: none; info is that of the client then
+	own      fdinfo.Conn  // the connection itself, if it has a header
+	settings []byte       // variables that a rule sets, each NAME=VALUE and NUL
 }
 
 // Local returns the address that the client connected to, Remote the client's,
@@ -44,6 +46,9 @@ func (c *Conn) Remote() string { return c.info.Remote.String() }
 func (c *Conn) AppendPayload(b []byte) []byte {
 	b = append(b, scm.Begin...)
 	b = c.info.AppendVars(b)
+	if c.header != nil {
+		b = c.header.appendVars(b, c.own)
+	}
 	b = append(b, "FDKIT_ACCEPTED="...)
 	micros := c.Accepted.UnixMicro()
 	b = strconv.AppendInt(b, micros/1e6, 10)

@@ -10,38 +10,38 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"fdkit/internal/interrupt"
 )
 
-// Acceptor accepts connections from several Listeners.
+// Acceptor accepts connections from several Listeners, and lets in those that its
+// Policy allows.
 type Acceptor struct {
 	listeners []*Listener
 	policy    Policy
-	rules     atomic.Pointer[Rules]
 	on        Events
+	rules     atomic.Pointer[Rules]
+	overall   *rate.Limiter // nil: no limit
+	sources   *sourceRates  // nil: no limit
 	calls     interrupt.Calls
-	short     atomic.Bool // accepting pauses for want of something
-	lingering atomic.Int64
+	poller    poller
+	short     atomic.Bool  // accepting pauses for want of something
+	lingering atomic.Int64 // connections that were answered and are not closed yet
 
-	mu              sync.Mutex
-	changed         *sync.Cond // tells those who wait while calls are stopped
-	paused, stopped bool
-
-	// With one Listener and nothing else to wait for, every goroutine sleeps in
-	// accept4 itself, and each connection wakes one. Otherwise one goroutine at a
-	// time polls.
-	turn  sync.Mutex
-	polls []unix.PollFd // of the Listeners, in their order; nil: nobody polls
-	first int           // the Listener to look at first, so that none is starved
+	mu                    sync.Mutex
+	paused, ended, closed bool
+	ending                chan struct{} // closed when ended
+	resumed               chan struct{} // closed when not paused
+	waiting               waitingRoom
 }
 
-// Policy says which connections are let in. The zero value lets all in.
+// Policy says which connections are let in. The zero value lets all in at once.
 type Policy struct {
-	// Rules say who may connect; nil: everybody.
-	Rules *Rules
-	// Busy, if not nil, is what clients are answered for whom there is no room.
-	Busy *Busy
+	Proxy *Proxy // nil: connections come from clients themselves
+	Rules *Rules // who may connect; nil: everybody
+	Rates Rates
+	Busy  *Busy // what clients are answered for whom there is no room; nil: they wait
 }
 
 // Events are told what an Acceptor does. Each may be nil. They may be called by
@@ -55,34 +55,23 @@ type Events struct {
 
 // NewAcceptor returns an Acceptor for the Listeners, which it owns from now on. It may
 // make their sockets non-blocking until Close.
-func NewAcceptor(listeners []*Listener, policy Policy, on Events) (*Acceptor, error) {
-	a := &Acceptor{listeners: listeners, policy: policy, on: on}
-	a.changed = sync.NewCond(&a.mu)
+func NewAcceptor(listeners []*Listener, policy Policy, on Events) (a *Acceptor, err error) {
+	a = &Acceptor{
+		listeners: listeners, policy: policy, on: on,
+		overall: policy.Rates.Overall.limiter(), sources: newSourceRates(policy.Rates),
+	}
 	a.rules.Store(policy.Rules)
-	if len(listeners) > 1 || policy.Busy != nil {
-		if err := a.pollAll(); err != nil {
-			a.Close()
-			return nil, err
-		}
+	a.ending, a.waiting = make(chan struct{}), newWaitingRoom(&a.mu)
+	a.resumed = make(chan struct{})
+	close(a.resumed)
+	if policy.Proxy != nil || a.sources != nil && !policy.Rates.Refuse || policy.Busy != nil || len(listeners) > 1 {
+		err = a.pollAll()
+	}
+	if err != nil {
+		a.Close()
+		return nil, err
 	}
 	return a, nil
-}
-
-// pollAll prepares for polling. After poll(2) another process that has the same
-// socket may be faster, and then accept4(2) must not wait there.
-func (a *Acceptor) pollAll() error {
-	for _, l := range a.listeners {
-		flags, err := unix.FcntlInt(uintptr(l.fd), unix.F_GETFL, 0)
-		if err == nil && flags&unix.O_NONBLOCK == 0 {
-			l.blocking = true
-			_, err = unix.FcntlInt(uintptr(l.fd), unix.F_SETFL, flags|unix.O_NONBLOCK)
-		}
-		if err != nil {
-			return os.NewSyscallError("fcntl", err)
-		}
-		a.polls = append(a.polls, unix.PollFd{Fd: int32(l.fd), Events: unix.POLLIN})
-	}
-	return nil
 }
 
 // Accept waits for the next connection and stores it in c. Several goroutines may
@@ -98,24 +87,25 @@ const noSink = -1
 // next is Accept, which first waits until sink has room.
 func (a *Acceptor) next(c *Conn, sink int) error {
 	for pause := time.Duration(0); ; {
-		err := a.accept(c, sink)
+		waited, err := a.accept(c, sink)
+		if err == ErrStopped {
+			waited, err = a.stopped(c)
+			if err == nil && !waited {
+				continue // after a pause
+			}
+		}
 		switch {
 		case err == nil:
-			if a.short.CompareAndSwap(true, false) && a.on.Resumed != nil {
+			if !waited && a.short.CompareAndSwap(true, false) && a.on.Resumed != nil {
 				a.on.Resumed()
 			}
-			if !a.admit(c) {
+			if !waited && !a.admit(c) || !a.pace(c) {
 				continue
 			}
 			if a.on.Accepted != nil {
 				a.on.Accepted(c)
 			}
 			return nil
-		case err == ErrStopped:
-			if !a.resumed() {
-				return ErrStopped
-			}
-			continue
 		case !isShortage(err):
 			return err
 		}
@@ -127,67 +117,16 @@ func (a *Acceptor) next(c *Conn, sink int) error {
 	}
 }
 
-func (a *Acceptor) accept(c *Conn, sink int) error {
-	if a.polls != nil {
-		a.turn.Lock()
-		defer a.turn.Unlock()
-	}
-	if err := a.calls.Enter(); err != nil {
-		return err
-	}
-	defer a.calls.Exit()
-	if sink != noSink {
-		if err := a.waitForRoom(sink); err != nil {
-			return err
-		}
-	}
-	if a.polls == nil {
-		return a.listeners[0].accept(c, &a.calls)
-	}
-	for {
-		if _, err := a.calls.PollAny(a.polls, -1); err != nil {
-			return err
-		}
-		if err := a.acceptReady(c); err != unix.EAGAIN {
-			return err
-		}
-	}
-}
-
-// acceptReady accepts from a Listener that poll has found ready. It returns EAGAIN if
-// there is none.
-func (a *Acceptor) acceptReady(c *Conn) error {
-	for i := range a.polls {
-		n := (a.first + i) % len(a.polls)
-		if a.polls[n].Revents == 0 {
-			continue
-		}
-		if err := a.listeners[n].acceptOne(c, &a.calls); err != unix.EAGAIN {
-			a.first = n + 1
-			return err
-		}
-	}
-	return unix.EAGAIN
-}
-
 // SetRules changes who may connect, from the next connection on.
 func (a *Acceptor) SetRules(rules *Rules) { a.rules.Store(rules) }
-
-// resumed waits for the end of a pause, and returns whether it was one.
-func (a *Acceptor) resumed() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for a.paused && !a.stopped {
-		a.changed.Wait()
-	}
-	return !a.stopped
-}
 
 // Pause makes accepting pause until Resume. The sockets go on listening, and clients
 // wait in their backlogs.
 func (a *Acceptor) Pause() {
 	a.mu.Lock()
-	a.paused = true
+	if !a.paused {
+		a.paused, a.resumed = true, make(chan struct{})
+	}
 	a.mu.Unlock()
 	a.calls.Stop()
 }
@@ -196,30 +135,39 @@ func (a *Acceptor) Pause() {
 func (a *Acceptor) Resume() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.paused && !a.stopped {
+	if a.paused && !a.ended {
 		a.paused = false
 		a.calls.Resume()
-		a.changed.Broadcast()
+		close(a.resumed)
+		a.waiting.changed.Broadcast()
 	}
 }
 
-// Stop ends Accepts that are under way with ErrStopped and lets no further one begin.
-// When it returns, every connection that was accepted has been returned by an Accept.
-// The sockets go on listening: what comes waits in their backlogs.
+// Stop makes Accept return ErrStopped, once it has returned the connections that were
+// accepted and had to wait. The sockets go on listening: what comes waits in their
+// backlogs. When Stop returns, nothing more is accepted.
 func (a *Acceptor) Stop() {
 	a.mu.Lock()
-	a.stopped = true
-	a.changed.Broadcast()
+	if !a.ended {
+		a.ended = true
+		close(a.ending)
+		a.waiting.changed.Broadcast()
+	}
 	a.mu.Unlock()
 	a.calls.Stop()
 }
 
-// Close stops the Acceptor and closes its Listeners. Further calls do nothing.
+// Close stops the Acceptor and closes its Listeners. Accept goes on to return what has
+// to wait. Further calls do nothing.
 func (a *Acceptor) Close() {
 	a.Stop()
 	for _, l := range a.listeners {
 		l.Close()
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	a.closeWake()
 }
 
 // isShortage tells whether accept4 failed for want of something that may be there

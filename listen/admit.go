@@ -2,17 +2,79 @@
 
 package listen
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Refusal says why a connection was refused.
 type Refusal struct {
-	Reason string // a word, for counting: rules, busy
+	// Reason is a word, for counting: proxy, rules, rate, source-rate, busy or ended.
+	Reason string
 	Detail string // for people
 }
 
-// admit decides whether a connection is let in. If it is not, its descriptor is closed.
+// admit decides about a connection that was just accepted. It returns whether that is
+// let in now; otherwise it is closed, or waits.
 func (a *Acceptor) admit(c *Conn) bool {
-	c.settings = nil
+	c.settings, c.header = nil, nil
+	proxy := a.policy.Proxy
+	switch {
+	case proxy == nil:
+		return a.judge(c, a.hold)
+	case !proxy.Trust.Has(c.info.Remote):
+		return a.refused(c, Refusal{"proxy", ErrProxyUntrusted.Error()})
+	}
+	return a.hold(c, func(c *Conn) bool {
+		return a.announced(c) && a.judge(c, func(c *Conn, then func(*Conn) bool) bool { return then(c) })
+	})
+}
+
+// announced reads the header, which says whose connection it is.
+func (a *Acceptor) announced(c *Conn) bool {
+	deadline := c.Accepted.Add(a.policy.Proxy.Timeout)
+	header, err := readProxyHeader(a.waiting.ctx, c.FD, time.Until(deadline))
+	for ; isShortage(err) && time.Now().Before(deadline); header, err = readProxyHeader(a.waiting.ctx, c.FD, time.Until(deadline)) {
+		a.sleep(10 * time.Millisecond)
+	}
+	switch {
+	case errors.Is(err, ErrStopped):
+		return a.refused(c, abandoned)
+	case err != nil:
+		return a.refused(c, Refusal{"proxy", err.Error()})
+	}
+	c.header, c.own = &header, c.info
+	c.info = header.conn(c.own)
+	return true
+}
+
+// judge goes by the rules and the rate of the source. wait does something that takes
+// its time.
+func (a *Acceptor) judge(c *Conn, wait func(*Conn, func(*Conn) bool) bool) bool {
+	if !a.allowed(c) {
+		return false
+	}
+	if a.sources == nil {
+		return true
+	}
+	ahead := maxHold
+	if a.policy.Rates.Refuse || a.crowded() {
+		ahead = 0
+	}
+	delay, ok := a.sources.reserve(a.sources.source(c.info), time.Now(), ahead)
+	switch {
+	case !ok:
+		return a.refused(c, Refusal{"source-rate", "too many connections of its source"})
+	case delay == 0:
+		return true
+	}
+	return wait(c, func(c *Conn) bool { return a.sleep(delay) || a.refused(c, abandoned) })
+}
+
+// allowed goes by the rules.
+func (a *Acceptor) allowed(c *Conn) bool {
 	rules := a.rules.Load()
 	if rules == nil {
 		return true
@@ -29,14 +91,35 @@ func (a *Acceptor) admit(c *Conn) bool {
 	return true
 }
 
+// pace waits, with the connection in hand, until the overall rate lets it through; all
+// others wait behind it. At the end it goes at once.
+func (a *Acceptor) pace(c *Conn) bool {
+	if a.overall == nil {
+		return true
+	}
+	r := a.overall.Reserve()
+	delay := r.Delay()
+	if delay > 0 && a.policy.Rates.Refuse {
+		r.Cancel()
+		return a.refused(c, Refusal{"rate", "too many connections"})
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.ending:
+	}
+	return true
+}
+
 // refused closes a connection, and returns false.
 func (a *Acceptor) refused(c *Conn, why Refusal) bool {
 	_ = unix.Close(c.FD)
-	a.told(c, why)
+	a.tell(c, why)
 	return false
 }
 
-func (a *Acceptor) told(c *Conn, why Refusal) {
+func (a *Acceptor) tell(c *Conn, why Refusal) {
 	if a.on.Refused != nil {
 		a.on.Refused(c, why)
 	}

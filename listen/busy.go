@@ -5,6 +5,7 @@ package listen
 import (
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,16 +72,32 @@ func (a *Acceptor) RefuseUntil(room <-chan struct{}) {
 			err = a.refuse(unix.PollFd{Fd: int32(r.Fd()), Events: unix.POLLIN})
 			a.calls.Exit()
 		}
-		if err != ErrStopped || !a.resumed() {
+		if err != ErrStopped || !a.awaitResume(room) {
 			return
 		}
+	}
+}
+
+// awaitResume waits for the end of a pause, and returns false if room or the end comes
+// first.
+func (a *Acceptor) awaitResume(room <-chan struct{}) bool {
+	a.mu.Lock()
+	resumed := a.resumed
+	a.mu.Unlock()
+	select {
+	case <-room:
+		return false
+	case <-a.ending:
+		return false
+	case <-resumed:
+		return true
 	}
 }
 
 // refuse accepts connections and answers them until room is ready.
 func (a *Acceptor) refuse(room unix.PollFd) error {
 	var c Conn
-	fds := append(a.polls[:len(a.polls):len(a.polls)], room)
+	fds := append(slices.Clone(a.poller.fds[1:]), room)
 	for {
 		if _, err := a.calls.PollAny(fds, -1); err != nil {
 			return err
@@ -88,16 +105,24 @@ func (a *Acceptor) refuse(room unix.PollFd) error {
 		if fds[len(fds)-1].Revents != 0 {
 			return nil
 		}
-		copy(a.polls, fds)
-		switch err := a.acceptReady(&c); {
+		switch err := a.acceptReady(&c, fds); {
 		case err == unix.EAGAIN:
 		case err != nil:
 			return err
-		case a.admit(&c):
-			a.told(&c, Refusal{"busy", "there is no room"})
+		case a.invited(&c):
+			a.tell(&c, Refusal{"busy", "there is no room"})
 			a.answer(c.FD, a.policy.Busy.Message)
 		}
 	}
+}
+
+// invited tells whether a client is one that would be let in if there were room, as far
+// as that can be seen at once. If not, its connection is closed.
+func (a *Acceptor) invited(c *Conn) bool {
+	if proxy := a.policy.Proxy; proxy != nil {
+		return proxy.Trust.Has(c.info.Remote) || a.refused(c, Refusal{"proxy", ErrProxyUntrusted.Error()})
+	}
+	return a.allowed(c)
 }
 
 // answer sends text and closes the connection fd when the client has read it.

@@ -12,7 +12,7 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog allow deny rules busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+            set valued to backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case connect
             set valued to fd dialect timeout bind mode owner log
         case recv-exec
@@ -20,7 +20,7 @@ function __fdkit_state
         case pool
             set valued from wait accept-env dialect mode owner n grace chdir nice umask limit env user group chroot log
         case serve
-            set valued backlog allow deny rules busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env dialect log
+            set valued backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env dialect log
     end
     set -l where options
     while set -q words[1]
@@ -94,6 +94,15 @@ complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait i
 complete -c fdkit -n '__fdkit_at listen' -l allow -d 'let WHO connect, an address, a network, uid=USER, gid=GROUP, unix or all' -x
 complete -c fdkit -n '__fdkit_at listen' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
 complete -c fdkit -n '__fdkit_at listen' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
+complete -c fdkit -n '__fdkit_at listen' -l rate -d 'let connections through at RATE, such as 100/s, 30/m or 0.5/s' -x
+complete -c fdkit -n '__fdkit_at listen' -l rate-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at listen' -l source-rate -d 'let connections of each source through at RATE' -x
+complete -c fdkit -n '__fdkit_at listen' -l source-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at listen' -l source-prefix -d 'count addresses that have V4[,V6] leading bits in common as one source' -x
+complete -c fdkit -n '__fdkit_at listen' -l over-rate -d 'do ACTION with connections that come too early: wait or refuse' -x
+complete -c fdkit -n '__fdkit_at listen' -l proxy-protocol -d 'take the client\'s address from the PROXY header that a balancer sends'
+complete -c fdkit -n '__fdkit_at listen' -l trust -d 'let CLIENT send PROXY headers: ADDRESS, ADDRESS/BITS or unix' -x
+complete -c fdkit -n '__fdkit_at listen' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -r -F
 complete -c fdkit -n '__fdkit_at listen' -l busy-after -d 'when there has been no room for TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
@@ -189,6 +198,15 @@ complete -c fdkit -n '__fdkit_at serve' -l backlog -d 'let N connections wait in
 complete -c fdkit -n '__fdkit_at serve' -l allow -d 'let WHO connect, an address, a network, uid=USER, gid=GROUP, unix or all' -x
 complete -c fdkit -n '__fdkit_at serve' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
 complete -c fdkit -n '__fdkit_at serve' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
+complete -c fdkit -n '__fdkit_at serve' -l rate -d 'let connections through at RATE, such as 100/s, 30/m or 0.5/s' -x
+complete -c fdkit -n '__fdkit_at serve' -l rate-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at serve' -l source-rate -d 'let connections of each source through at RATE' -x
+complete -c fdkit -n '__fdkit_at serve' -l source-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at serve' -l source-prefix -d 'count addresses that have V4[,V6] leading bits in common as one source' -x
+complete -c fdkit -n '__fdkit_at serve' -l over-rate -d 'do ACTION with connections that come too early: wait or refuse' -x
+complete -c fdkit -n '__fdkit_at serve' -l proxy-protocol -d 'take the client\'s address from the PROXY header that a balancer sends'
+complete -c fdkit -n '__fdkit_at serve' -l trust -d 'let CLIENT send PROXY headers: ADDRESS, ADDRESS/BITS or unix' -x
+complete -c fdkit -n '__fdkit_at serve' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
 complete -c fdkit -n '__fdkit_at serve' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -r -F
 complete -c fdkit -n '__fdkit_at serve' -l busy-after -d 'when there has been no room for TIME' -x
 complete -c fdkit -n '__fdkit_at serve' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
