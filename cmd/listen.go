@@ -34,6 +34,7 @@ func listenCommand() *cli.Command {
 			numberFlag("address-fd", "once listening, write each bound address as a line to descriptor `N`, and close it", 0, 1<<20, -1),
 			numberFlag("ready-fd", "once listening, write a newline to descriptor `N`, and close it", 0, 1<<20, -1),
 			&cli.BoolFlag{Name: "1", Usage: "once listening, write the port to stdout", DisableDefaultText: true},
+			metricsFlag(),
 		}, append(socketFlags(), queueFlags()...)...), verbosityFlags()...),
 		Action: runListen,
 	}
@@ -61,6 +62,11 @@ func runListen(c *cli.Context) error {
 	}
 	defer closeListeners(listeners)
 	warnCut(c, log)
+	metrics, err := metricsOf(c, log, true, false)
+	if err != nil {
+		return err
+	}
+	defer metrics.Close()
 	if err := checkQueue(c, "to"); err != nil {
 		return err
 	}
@@ -86,7 +92,8 @@ func runListen(c *cli.Context) error {
 		_, _ = q.Close()
 		return err
 	}
-	s := service{log: log, listeners: listeners, queue: q}
+	metrics.watchQueue(q.Waiting)
+	s := service{log: log, listeners: listeners, queue: q, metrics: metrics}
 	return s.run(signals)
 }
 
@@ -211,6 +218,7 @@ type service struct {
 	log       logger
 	listeners []*listen.Listener
 	queue     *fdsend.Queue
+	metrics   *metrics
 
 	ends    chan end           // of Serve
 	serving int                // how many Serves run
@@ -267,7 +275,7 @@ type end struct {
 
 func (s *service) serve(l *listen.Listener) {
 	s.serving++
-	go func() { s.ends <- end{l, l.Serve(s.queue.Sender(), s.events(l))} }()
+	go func() { s.ends <- end{l, l.Serve(s.metrics.sink(s.queue.Sender()), s.events(l))} }()
 }
 
 // ended takes note of an end, and returns whether that was only for a pause.
@@ -364,5 +372,6 @@ func (s *service) events(l *listen.Listener) listen.Events {
 				slog.String("client", s.log.client(c.Remote())), slog.String("local", c.Local()))
 		}
 	}
+	s.metrics.watchAccepting(&on)
 	return on
 }

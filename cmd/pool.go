@@ -28,6 +28,7 @@ func poolCommand() *cli.Command {
 		Flags: slices.Concat(receiveFlags(), []cli.Flag{
 			numberFlag("n", "run at most `SLOTS` programs at once", 1, 1<<20, 40),
 			durationFlag("grace", "when told to stop, let running programs go on for at most `TIME`"),
+			metricsFlag(),
 		}, confineFlags(), verbosityFlags()),
 		Action: runPool,
 	}
@@ -47,6 +48,11 @@ func runPool(c *cli.Context) error {
 		return err
 	}
 	signals := endings()
+	metrics, err := metricsOf(c, r.log, false, true)
+	if err != nil {
+		return err
+	}
+	defer metrics.Close()
 	q, sig, err := r.open(signals)
 	switch {
 	case sig != nil && err != nil:
@@ -61,6 +67,8 @@ func runPool(c *cli.Context) error {
 	defer r.log.journal.end()
 	pool := r.pool(q, numberOf(c, "n"))
 	pool.Confine = confine
+	metrics.watchQueue(q.Waiting)
+	metrics.watchPool(pool)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	if sig == nil {

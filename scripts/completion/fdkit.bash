@@ -31,6 +31,7 @@ _fdkit_kind() {
     name=${name#-}
     case "$1 ${name#-}" in
     'listen to' | 'connect to' | 'recv-exec from' | 'pool from') kind='queue' ;;
+    'listen metrics' | 'pool metrics') kind='address' ;;
     'pool group' | 'pool chroot' | 'pool chdir' | 'pool limit' | 'pool env') kind='file' ;;
     'listen owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user') kind='user' ;;
     'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask') kind='none' ;;
@@ -102,7 +103,7 @@ _fdkit() {
     fi
     case $command in
     listen)
-        options='--to --backlog --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --log --log-anonymize --help -h'
+        options='--to --backlog --address-fd --ready-fd -1 --metrics --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --log --log-anonymize --help -h'
         operands='address'
         ;;
     connect)
@@ -114,7 +115,7 @@ _fdkit() {
         operands='program'
         ;;
     pool)
-        options='--from --wait --accept-env --mode --owner -n --grace --user --group --chroot --chdir --nice --umask --limit --no-new-privs --clean-env --env -v -Q -q --log --log-anonymize --help -h'
+        options='--from --wait --accept-env --mode --owner -n --grace --metrics --user --group --chroot --chdir --nice --umask --limit --no-new-privs --clean-env --env -v -Q -q --log --log-anonymize --help -h'
         operands='program'
         ;;
     completion)

@@ -12,13 +12,13 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner log
+            set valued to backlog address-fd ready-fd metrics keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
             set valued to fd timeout bind mode owner log
         case recv-exec
             set valued from wait accept-env mode owner fd log
         case pool
-            set valued from wait accept-env mode owner n grace user group chroot chdir nice umask limit env log
+            set valued from wait accept-env mode owner n grace metrics user group chroot chdir nice umask limit env log
     end
     set -l where options
     while set -q words[1]
@@ -91,6 +91,7 @@ complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait i
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
+complete -c fdkit -n '__fdkit_at listen' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_at listen' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
@@ -152,6 +153,7 @@ complete -c fdkit -n '__fdkit_at pool' -l mode -d 'permission BITS of a named qu
 complete -c fdkit -n '__fdkit_at pool' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -s n -d 'run at most SLOTS programs at once' -x
 complete -c fdkit -n '__fdkit_at pool' -l grace -d 'when told to stop, let running programs go on for at most TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_at pool' -l user -d 'run programs as USER[:GROUP], with the user\'s supplementary groups unless GROUP is given' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GROUP...], the first as their own group' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F
