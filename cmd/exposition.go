@@ -62,7 +62,7 @@ func (e *exposition) histogram(name, help string, h *histogram) {
 func (m *metrics) expose() []byte {
 	var e exposition
 	m.mu.Lock()
-	refused, waiting, running, slots := maps.Clone(m.refused), m.waiting, m.running, m.slots
+	refusals, waiting, running, slots := maps.Clone(m.refusals), m.waiting, m.running, m.slots
 	m.mu.Unlock()
 	if m.sends {
 		e.one("fdkit_accepted_total", "counter", "Connections accepted.", m.accepted.Load())
@@ -71,8 +71,8 @@ func (m *metrics) expose() []byte {
 		e.one("fdkit_received_total", "counter", "Connections received from the queue.", m.received.Load())
 	}
 	e.family("fdkit_refused_total", "counter", "Connections turned away by a rule or limit.")
-	for _, reason := range slices.Sorted(maps.Keys(refused)) {
-		e.sample("fdkit_refused_total", "reason", reason, float64(refused[reason]))
+	for _, reason := range slices.Sorted(maps.Keys(refusals)) {
+		e.sample("fdkit_refused_total", "reason", reason, float64(refusals[reason]))
 	}
 	if m.sends {
 		e.one("fdkit_sent_total", "counter", "Connections sent to the queue.", m.sent.Load())

@@ -25,15 +25,15 @@ type metrics struct {
 	signals                        [65]atomic.Int64  // programs by the signal that ended them
 	waits, runtimes                histogram
 
-	mu      sync.Mutex
-	refused map[string]int64 // by reason
-	waiting func() (descriptors int, ok bool)
-	running func() int
-	slots   int
+	mu       sync.Mutex
+	refusals map[string]int64 // by reason
+	waiting  func() (descriptors int, ok bool)
+	running  func() int
+	slots    int
 }
 
 func newMetrics(sends, runs bool) *metrics {
-	m := &metrics{sends: sends, runs: runs, refused: map[string]int64{}}
+	m := &metrics{sends: sends, runs: runs, refusals: map[string]int64{}}
 	m.waits.bounds = waitBounds
 	m.runtimes.bounds = runBounds
 	return m
@@ -46,12 +46,12 @@ func (m *metrics) Close() {
 	}
 }
 
-// countRefused counts a connection that was accepted or received and turned away.
+// refused counts a connection that was accepted or received and turned away.
 // There must be only a few different reasons, as each is a time series.
-func (m *metrics) countRefused(reason string) {
+func (m *metrics) refused(reason string) {
 	if m != nil {
 		m.mu.Lock()
-		m.refused[reason]++
+		m.refusals[reason]++
 		m.mu.Unlock()
 	}
 }

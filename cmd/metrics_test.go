@@ -97,9 +97,9 @@ func TestMetricsOfListen(t *testing.T) {
 	if err := sink.Send(nil); err != to.err {
 		t.Errorf("Send() = %v; want %v", err, to.err)
 	}
-	m.countRefused("rule")
-	m.countRefused("rule")
-	m.countRefused("a \"b\"\\\nc")
+	m.refused("rule")
+	m.refused("rule")
+	m.refused("a \"b\"\\\nc")
 	queued, known := 3, true
 	m.watchQueue(func() (int, bool) { return queued, known })
 	expectSamples(t, m, map[string]float64{
@@ -189,7 +189,7 @@ func TestMetricsOfNobody(t *testing.T) {
 		t.Error("watchPool has changed the pool")
 	}
 	m.watchQueue(nil)
-	m.countRefused("rule")
+	m.refused("rule")
 	m.Close()
 }
 
@@ -202,11 +202,11 @@ func TestMetricsAllocateNothing(t *testing.T) {
 	receive, sink := pool.Receivers(), m.sink(&fakeSink{})
 	run := exec.Run{Env: []string{"FDKIT_ACCEPTED=1790000000.496000"}, Begin: time.Now(), Took: time.Second, Status: 7 << 8}
 	fds := []int{7}
-	m.countRefused("rule")
+	m.refused("rule")
 	if n := testing.AllocsPerRun(100, func() {
 		on.Accepted(nil)
 		_ = sink.Send(nil, fds...)
-		m.countRefused("rule")
+		m.refused("rule")
 		_ = receive(nil)
 		pool.Started(&run)
 		pool.Ended(&run)
