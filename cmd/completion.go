@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"text/template"
 
 	"github.com/urfave/cli/v2"
@@ -28,7 +29,7 @@ func completionCommand() *cli.Command {
 
 func runCompletion(c *cli.Context) error {
 	const see = "the shells are bash, zsh and fish"
-	shells := map[string]*template.Template{"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}
+	shells := map[string]func() *template.Template{"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}
 	operands := c.Args().Slice()
 	if len(operands) == 0 {
 		return usageHint(see, "a shell is missing")
@@ -44,7 +45,7 @@ func runCompletion(c *cli.Context) error {
 		return usagef("one shell at a time: %q is one too many", operands[1])
 	}
 	var text strings.Builder
-	if err := script.Execute(&text, completionTree(c.App)); err != nil {
+	if err := script().Execute(&text, completionTree(c.App)); err != nil {
 		return err
 	}
 	_, err := fmt.Fprint(c.App.Writer, text.String())
@@ -70,7 +71,7 @@ type completedOption struct {
 	Names   []string // without dashes
 	Usage   string
 	Value   string // what the help calls the value, "" if the option takes none
-	Kind    string // of value: "file", "queue", "user", "none", for which nothing can be offered, or the words that it can be
+	Kind    string // of value: "file", "queue", "address", "user", "none", for which nothing can be offered, or the words that it can be
 	Repeats bool
 }
 
@@ -137,6 +138,8 @@ func completeOption(f cli.Flag) completedOption {
 		o.Kind = "queue"
 	case "USER", "USER[:GROUP":
 		o.Kind = "user"
+	case "ADDRESS":
+		o.Kind = "address"
 	case "FORMAT":
 		o.Kind = logFormats
 	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "NAME[,NAME", "LEVEL:NAME:VALUE", "LOCAL", "WHO", "RATE", "V4[,V6", "ACTION", "CLIENT":
@@ -151,7 +154,9 @@ func completeOption(f cli.Flag) completedOption {
 }
 
 // Kinds returns all kinds of values.
-func (c completion) Kinds() []string { return []string{"queue", "file", "user", "none", logFormats} }
+func (c completion) Kinds() []string {
+	return []string{"queue", "address", "file", "user", "none", logFormats}
+}
 
 // Dashed returns the option's names as they are written.
 func (o completedOption) Dashed() []string {
@@ -205,12 +210,14 @@ func (c completion) CommandNames() string {
 	return strings.Join(all, " ")
 }
 
-// completionTemplate parses a script, in which [[ and ]] of shells are frequent
-// and << and >> are not.
-func completionTemplate(name, text string, more template.FuncMap) *template.Template {
-	funcs := template.FuncMap{
-		"join":   strings.Join,
-		"starts": func(kind string) string { return strings.Join(completionStarts[kind], " ") },
-	}
-	return template.Must(template.New(name).Delims("<<", ">>").Funcs(funcs).Funcs(more).Parse(text))
+// completionTemplate returns what parses a script, in which [[ and ]] of shells are
+// frequent and << and >> are not. It is not parsed at each start of fdkit.
+func completionTemplate(name, text string, more template.FuncMap) func() *template.Template {
+	return sync.OnceValue(func() *template.Template {
+		funcs := template.FuncMap{
+			"join":   strings.Join,
+			"starts": func(kind string) string { return strings.Join(completionStarts[kind], " ") },
+		}
+		return template.Must(template.New(name).Delims("<<", ">>").Funcs(funcs).Funcs(more).Parse(text))
+	})
 }

@@ -92,7 +92,7 @@ complete -c <<$.Name>> -n __fish_is_first_token -a <<.Name>> -d <<.Usage | fish>
 <<range .Options>>
 complete -c <<$.Name>> -n '__fdkit_at <<$command.Name>>'
 <<- range .Names>><<if eq (len .) 1>> -s <<else>> -l <<end>><<.>><<end>> -d <<.Usage | fish>>
-<<- if eq .Kind "queue">> -r -F -a '<<starts "queue">>'
+<<- if or (eq .Kind "queue") (eq .Kind "address")>> -r -F -a '<<starts .Kind>>'
 <<- else if eq .Kind "file">> -r -F
 <<- else if eq .Kind "user">> -x -a '(__fdkit_user)'
 <<- else if eq .Kind "none">> -x

@@ -77,6 +77,7 @@ var completionTests = []completionTest{
 	{"fdkit listen --owner root:dae", "root:daemon", ""},
 	{"fdkit listen --backlog ", "", "queue.q serve sockets/ --to"},
 	{"fdkit pool --log ", "text json", "queue.q --to"},
+	{"fdkit pool --metrics ", "unix: tcp:", "--to"},
 	{"fdkit listen -v --log j", "json", "text queue.q"},
 	{"fdkit listen ", "unix: tcp: tcp4: tcp6: fd:", "queue.q"},
 	{"fdkit listen --to queue.q t", "tcp: tcp4:", "unix:"},

@@ -105,7 +105,7 @@ fi
 				before = "(" + strings.Join(o.Dashed(), " ") + ")"
 			}
 			if o.Value != "" {
-				action := map[string]string{"queue": "_fdkit_queue", "user": "_fdkit_user", "file": "_files", "none": " "}[o.Kind]
+				action := map[string]string{"queue": "_fdkit_queue", "address": "_fdkit_address", "user": "_fdkit_user", "file": "_files", "none": " "}[o.Kind]
 				if action == "" {
 					action = "(" + o.Kind + ")"
 				}

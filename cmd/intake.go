@@ -89,17 +89,19 @@ func parseAddresses(operands []string) (addresses []listen.Address, err error) {
 
 // bind binds the addresses. The signals that would end this process must be ours by
 // now: none may leave a socket file behind.
-func (in *intake) bind(c *cli.Context, accepted func(*listen.Conn)) (err error) {
+func (in *intake) bind(c *cli.Context, accepted func(*listen.Conn), metrics *metrics) (err error) {
 	if in.listeners, err = listenAll(in.addresses, in.options); err != nil {
 		return err
 	}
 	warnCut(c, in.log)
-	in.acceptor, err = listen.NewAcceptor(in.listeners, in.policy, listen.Events{
+	on := listen.Events{
 		Accepted: accepted,
 		Refused:  in.logRefused,
 		Pausing:  func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
 		Resumed:  in.logResumed,
-	})
+	}
+	metrics.watchAccepting(&on)
+	in.acceptor, err = listen.NewAcceptor(in.listeners, in.policy, on)
 	return err
 }
 

@@ -28,6 +28,7 @@ func listenCommand() *cli.Command {
 			"tcp6:HOST:PORT, unix:PATH, unix:@NAME or fd:N. See fdkit-listen(1).",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "send to `QUEUE` instead of stdout"},
+			metricsFlag(),
 		}, intakeFlags(), privilegeFlags(), queueFlags(), verbosityFlags()),
 		Action: runListen,
 	}
@@ -47,7 +48,12 @@ func runListen(c *cli.Context) error {
 	}
 	// From here on the signals are ours: none may leave a socket file behind.
 	signals, controls := in.signals()
-	if err := in.bind(c, in.logAccepted()); err != nil {
+	metrics, err := metricsOf(c, in.log, true, false)
+	if err != nil {
+		return err
+	}
+	defer metrics.Close()
+	if err := in.bind(c, in.logAccepted(), metrics); err != nil {
 		return err
 	}
 	defer in.acceptor.Close()
@@ -76,7 +82,8 @@ func runListen(c *cli.Context) error {
 		_, _ = q.Close()
 		return err
 	}
-	s := service{intake: in, queue: q}
+	metrics.watchQueue(q.Waiting)
+	s := service{intake: in, queue: q, sink: metrics.sink(q.Sender())}
 	return s.run(signals, controls)
 }
 
@@ -99,6 +106,7 @@ func queueFD(to string) int {
 type service struct {
 	*intake
 	queue *fdsend.Queue
+	sink  listen.Sink // the queue
 
 	ended   chan error // of Serve
 	lost    int        // connections that were accepted and closed
@@ -108,7 +116,7 @@ type service struct {
 // run serves until a signal comes, no receiver is left or a call fails.
 func (s *service) run(signals, controls <-chan os.Signal) error {
 	s.ended = make(chan error, 1)
-	go func() { s.ended <- s.acceptor.Serve(s.queue.Sender()) }()
+	go func() { s.ended <- s.acceptor.Serve(s.sink) }()
 	for serving := true; serving; {
 		select {
 		case sig := <-controls:

@@ -6,13 +6,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 
+	"golang.org/x/sys/unix"
+
+	"fdkit/internal/fdtest"
 	"fdkit/internal/hint"
 	"fdkit/listen"
 )
@@ -183,6 +188,36 @@ func TestLogAnonymizeErrors(t *testing.T) {
 				strings.Contains(lines[0], "connection of 2001:db8:1::: broken pipe") != anonymize {
 				t.Errorf("json %t, anonymize %t: logged %q", format, anonymize, lines)
 			}
+		}
+	}
+}
+
+// TestJournalMissing holds that lines which found no room are counted in their place,
+// in the form of the others.
+func TestJournalMissing(t *testing.T) {
+	const text = "fdkit test: 1 line is missing here: nobody has read the log in time\n"
+	for format, want := range map[bool]string{
+		false: "first\n" + text + "second\n",
+		true:  `"msg":"1 line is missing here: nobody has read the log in time","program":"fdkit test","event":"missing","lines":1}` + "\nsecond\n",
+	} {
+		read, write := fdtest.Pipe(t)
+		stderr := fdtest.Dup(t, 2)
+		if err := unix.Dup3(write.FD, 2, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		j := newJournal(logger{name: "fdkit test", level: levelErrors, json: format})
+		j.missing.Add(1)
+		j.add("first\n")
+		j.add("second\n")
+		j.end()
+		err := unix.Dup3(stderr.FD, 2, 0)
+		write.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(os.NewFile(uintptr(read.Take()), "log"))
+		if err != nil || !strings.HasPrefix(string(got), "first\n") || !strings.HasSuffix(string(got), want) {
+			t.Errorf("json %t: the log is %q, %v; want %q at its end", format, got, err, want)
 		}
 	}
 }

@@ -293,6 +293,14 @@ var manExamples = []manExample{
 	},
 	{
 		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen --metrics 127.0.0.1:9101 :8080 |"},
+		needs:  []string{"curl"},
+		script: "run 1; ask 127.0.0.1:8080\n" +
+			"for at in 9101 9102; do curl -sS 127.0.0.1:$at/metrics | grep -xE 'fdkit_(sent|received)_total .*'; done",
+		want: "hello\nfdkit_sent_total 1\nfdkit_received_total 1\n",
+	},
+	{
+		page:   "fdkit-listen.1",
 		blocks: []string{"fdkit listen --address-fd 3 127.0.0.1:0 3>address | fdkit pool cat"},
 		script: "run 1; await 'test -s address'; ask $(cat address)", want: "hello\n",
 	},

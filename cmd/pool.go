@@ -25,7 +25,7 @@ func poolCommand() *cli.Command {
 		Usage:       "run a program for each connection, some at a time",
 		UsageText:   "fdkit pool [OPTION...] PROGRAM [ARGUMENT...]",
 		Description: "Each PROGRAM has its connection as stdin and stdout. See fdkit-pool(1).",
-		Flags:       slices.Concat(receiveFlags(), poolFlags(), identityFlags(), verbosityFlags()),
+		Flags:       slices.Concat(receiveFlags(), poolFlags(), identityFlags(), []cli.Flag{metricsFlag()}, verbosityFlags()),
 		Action:      runPool,
 	}
 }
@@ -52,6 +52,11 @@ func runPool(c *cli.Context) error {
 		return err
 	}
 	signals := endings()
+	metrics, err := metricsOf(c, r.log, false, true)
+	if err != nil {
+		return err
+	}
+	defer metrics.Close()
 	q, sig, err := r.open(signals)
 	switch {
 	case sig != nil && err != nil:
@@ -65,6 +70,8 @@ func runPool(c *cli.Context) error {
 	r.log.journal = newJournal(r.log)
 	defer r.log.journal.end()
 	pool := r.pool(r.receivers(q), numberOf(c, "n"), confine)
+	metrics.watchQueue(q.Waiting)
+	metrics.watchPool(pool)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	if sig == nil {

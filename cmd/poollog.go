@@ -61,10 +61,21 @@ func (l logger) origin(env []string, begin time.Time) []slog.Attr {
 		client = fmt.Sprintf("uid %s pid %s", uid, cmp.Or(vars["UNIXREMOTEPID"], "unknown"))
 	}
 	fields := []slog.Attr{slog.String("client", client)}
-	if accepted, err := strconv.ParseFloat(vars["FDKIT_ACCEPTED"], 64); err == nil {
-		fields = append(fields, slog.Duration("waited", max(begin.Sub(time.UnixMicro(int64(accepted*1e6))), 0)))
+	if accepted, ok := acceptedAt(env); ok {
+		fields = append(fields, slog.Duration("waited", max(begin.Sub(accepted), 0)))
 	}
 	return fields
+}
+
+// acceptedAt tells from a program's environment when its connection was accepted.
+func acceptedAt(env []string) (time.Time, bool) {
+	for _, v := range env {
+		if text, ok := strings.CutPrefix(v, "FDKIT_ACCEPTED="); ok {
+			seconds, err := strconv.ParseFloat(text, 64)
+			return time.UnixMicro(int64(seconds * 1e6)), err == nil
+		}
+	}
+	return time.Time{}, false
 }
 
 func signalName(sig syscall.Signal) string {

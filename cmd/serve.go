@@ -19,7 +19,7 @@ func serveCommand() *cli.Command {
 		UsageText: "fdkit serve [OPTION...] ADDRESS... PROGRAM [ARGUMENT...]",
 		Description: "It does what fdkit listen ADDRESS... | fdkit pool PROGRAM does, and has their\n" +
 			"options. See fdkit-serve(1).",
-		Flags:  slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), environFlags(), verbosityFlags()),
+		Flags:  slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), environFlags(), []cli.Flag{metricsFlag()}, verbosityFlags()),
 		Action: runServe,
 	}
 }
@@ -56,7 +56,12 @@ func runServe(c *cli.Context) error {
 	process := exec.Confinement{User: confine.User, Chroot: confine.Chroot, NoNewPrivs: confine.NoNewPrivs}
 	confine.User, confine.Chroot, confine.NoNewPrivs = nil, "", false
 	signals, controls := in.signals()
-	if err := in.bind(c, nil); err != nil {
+	metrics, err := metricsOf(c, in.log, true, true)
+	if err != nil {
+		return err
+	}
+	defer metrics.Close()
+	if err := in.bind(c, nil, metrics); err != nil {
 		return err
 	}
 	defer in.acceptor.Close()
@@ -73,6 +78,7 @@ func runServe(c *cli.Context) error {
 	if in.policy.Busy != nil {
 		pool.Full = in.acceptor.RefuseUntil
 	}
+	metrics.watchPool(pool)
 	run.abandon = in.acceptor.Abandon
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()

@@ -76,6 +76,11 @@ func Open(spec string, o Options) (*Queue, error) {
 	return &Queue{q}, nil
 }
 
+// Waiting returns how many descriptors are in the queue, from all senders: one for
+// each connection. That is not known, and ok is false, before Linux 5.6 and after
+// Close.
+func (q *Queue) Waiting() (descriptors int, ok bool) { return q.q.Waiting() }
+
 // Close ends all calls of the queue's Receivers, and gives up this process's
 // part in the queue. Messages that nobody else can receive any more are
 // discarded, their descriptors closed; lost is how many those were. Further calls

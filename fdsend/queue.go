@@ -86,6 +86,11 @@ func (q *Queue) Gone() <-chan struct{} { return q.q.Gone() }
 // receiver is left, and ctx.Err() when ctx ends.
 func (q *Queue) Drain(ctx context.Context) error { return q.q.Drain(ctx) }
 
+// Waiting returns how many descriptors are in the queue, from all senders: one for
+// each connection. That is not known, and ok is false, where others alone hold the
+// receiving end, which is so at a Unix socket, and before Linux 5.6 and after Close.
+func (q *Queue) Waiting() (descriptors int, ok bool) { return q.q.Waiting() }
+
 // Close ends all calls of the queue's Senders, and gives up this process's part
 // in the queue. Messages that nobody else can receive any more are discarded,
 // their descriptors closed; lost is how many those were. Further calls return

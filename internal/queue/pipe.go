@@ -107,7 +107,7 @@ func sendThroughPipe(fd int) (*Queue, error) {
 	if private >= 0 {
 		d.open(private)
 	}
-	q := &Queue{FD: send, gone: lifeline.gone}
+	q := &Queue{FD: send, in: receive, gone: lifeline.gone}
 	q.lasting = func() bool { return false } // whether a receiver is attached is not known
 	q.leave = func() (lost int, err error) {
 		d.shut()
@@ -204,7 +204,7 @@ func receiveThroughPipe(fd int, o opening) (*Queue, error) {
 		receive, err := fetch(l, patience)
 		switch {
 		case err == nil:
-			return &Queue{FD: receive, leave: func() (int, error) {
+			return &Queue{FD: receive, in: receive, leave: func() (int, error) {
 				closeAll(fd) // lets the sender know
 				return 0, nil
 			}}, nil

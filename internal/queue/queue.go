@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,10 @@ type Queue struct {
 	FD int
 	// Calls are the system calls that Senders and Receivers make on FD.
 	Calls interrupt.Calls
+
+	in   int // the receiving end, -1: this process does not hold it
+	mu   sync.Mutex
+	shut bool // in is not to be used any more
 
 	gone    chan struct{}                // closed when no receiver is left; nil if that cannot be seen
 	lasting func() bool                  // whether what is queued survives this process; nil: it does
@@ -91,6 +96,9 @@ func open(spec string, o Options, sending bool) (*Queue, error) {
 		return nil, fmt.Errorf("cannot open queue %s: %w", name, err)
 	}
 	q.closed = sync.OnceValues(func() (int, error) {
+		q.mu.Lock()
+		q.shut = true
+		q.mu.Unlock()
 		q.Calls.Stop()
 		var lost int
 		var err error
@@ -155,6 +163,29 @@ func (q *Queue) Queued() bool {
 	// socket that nobody has received yet.
 	n, err := unix.IoctlGetInt(q.FD, unix.SIOCOUTQ)
 	return err == nil && n > 0
+}
+
+// Waiting returns how many descriptors are in the queue, if that can be known: where
+// this process holds the receiving end, and the kernel is Linux 5.6 or newer.
+func (q *Queue) Waiting() (n int, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.shut || q.in < 0 {
+		return 0, false
+	}
+	// scm_fds is what unix_show_fdinfo() in net/unix/af_unix.c tells of a socket's
+	// receive queue.
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", q.in))
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(info)) {
+		if count, found := strings.CutPrefix(line, "scm_fds:"); found {
+			n, err = strconv.Atoi(strings.TrimSpace(count))
+			return n, err == nil
+		}
+	}
+	return 0, false
 }
 
 // Close stops the calls that are under way and gives up this process's part. It

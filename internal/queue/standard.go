@@ -128,8 +128,9 @@ func overSocket(fd int, sending bool) (*Queue, error) {
 	case listening != 0:
 		return nil, hint.Wrap(errors.New("it is a listening socket"), "a queue wants a connected one")
 	}
-	q := &Queue{FD: fd}
+	q := &Queue{FD: fd, in: fd}
 	if sending {
+		q.in = -1
 		if err := shorten(fd); err != nil {
 			return nil, err
 		}

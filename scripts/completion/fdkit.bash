@@ -31,6 +31,7 @@ _fdkit_kind() {
     name=${name#-}
     case "$1 ${name#-}" in
     'listen to' | 'connect to' | 'recv-exec from' | 'pool from') kind='queue' ;;
+    'listen metrics' | 'pool metrics' | 'serve metrics') kind='address' ;;
     'listen rules' | 'listen busy-message' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve rules' | 'serve busy-message' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot') kind='file' ;;
     'listen user' | 'listen owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve user') kind='user' ;;
     'listen backlog' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-after' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-after' | 'serve address-fd' | 'serve ready-fd' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect') kind='none' ;;
@@ -102,7 +103,7 @@ _fdkit() {
     fi
     case $command in
     listen)
-        options='--to --backlog --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --log --log-anonymize --help -h'
+        options='--to --metrics --backlog --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --log --log-anonymize --help -h'
         operands='address'
         ;;
     connect)
@@ -114,11 +115,11 @@ _fdkit() {
         operands='program'
         ;;
     pool)
-        options='--from --wait --accept-env --dialect --mode --owner -n --grace --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs -v -Q -q --log --log-anonymize --help -h'
+        options='--from --wait --accept-env --dialect --mode --owner -n --grace --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --metrics -v -Q -q --log --log-anonymize --help -h'
         operands='program'
         ;;
     serve)
-        options='--backlog --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env --dialect -v -Q -q --log --log-anonymize --help -h'
+        options='--backlog --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env --dialect --metrics -v -Q -q --log --log-anonymize --help -h'
         operands='program'
         ;;
     completion)

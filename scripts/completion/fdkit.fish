@@ -12,15 +12,15 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+            set valued to metrics backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case connect
             set valued to fd dialect timeout bind mode owner log
         case recv-exec
             set valued from wait accept-env dialect mode owner fd log
         case pool
-            set valued from wait accept-env dialect mode owner n grace chdir nice umask limit env user group chroot log
+            set valued from wait accept-env dialect mode owner n grace chdir nice umask limit env user group chroot metrics log
         case serve
-            set valued backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env dialect log
+            set valued backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env dialect metrics log
     end
     set -l where options
     while set -q words[1]
@@ -90,6 +90,7 @@ complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and r
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at listen' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at listen' -l allow -d 'let WHO connect, an address, a network, uid=USER, gid=GROUP, unix or all' -x
 complete -c fdkit -n '__fdkit_at listen' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
@@ -186,6 +187,7 @@ complete -c fdkit -n '__fdkit_at pool' -l user -d 'run programs as USER[:GROUP],
 complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GROUP...], the first as their own group' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l no-new-privs -d 'let programs get no privileges by set-user-ID bits and the like'
+complete -c fdkit -n '__fdkit_at pool' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_at pool' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at pool' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at pool' -s q -d 'say nothing'
@@ -242,6 +244,7 @@ complete -c fdkit -n '__fdkit_at serve' -l chroot -d 'after binding, make DIR th
 complete -c fdkit -n '__fdkit_at serve' -l no-new-privs -d 'after binding, get no privileges by set-user-ID bits and the like'
 complete -c fdkit -n '__fdkit_at serve' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at serve' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
+complete -c fdkit -n '__fdkit_at serve' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd:'
 complete -c fdkit -n '__fdkit_at serve' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at serve' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at serve' -s q -d 'say nothing'

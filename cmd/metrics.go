@@ -1,0 +1,197 @@
+//go:build linux
+
+package cmd
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"fdkit/exec"
+	"fdkit/listen"
+)
+
+// metrics counts what a command does, for option --metrics. A nil *metrics counts
+// nothing, so that callers need not ask. Counting does not allocate.
+type metrics struct {
+	endpoint *endpoint
+	accepts  bool // the command accepts connections
+	runs     bool // it runs programs
+
+	accepted, sent, received, lost atomic.Int64
+	statuses                       [256]atomic.Int64 // programs by exit status
+	signals                        [65]atomic.Int64  // programs by the signal that ended them
+	waits, runtimes                histogram
+
+	mu       sync.Mutex
+	refusals map[string]int64 // by reason
+	waiting  func() (descriptors int, ok bool)
+	running  func() int
+	slots    int
+}
+
+func newMetrics(accepts, runs bool) *metrics {
+	m := &metrics{accepts: accepts, runs: runs, refusals: map[string]int64{}}
+	m.waits.bounds = waitBounds
+	m.runtimes.bounds = runBounds
+	return m
+}
+
+// Close gives up the address.
+func (m *metrics) Close() {
+	if m != nil {
+		m.endpoint.Close()
+	}
+}
+
+// refused counts a connection that was accepted or received and turned away.
+// There must be only a few different reasons, as each is a time series.
+func (m *metrics) refused(reason string) {
+	if m != nil {
+		m.mu.Lock()
+		m.refusals[reason]++
+		m.mu.Unlock()
+	}
+}
+
+// watchQueue makes the queue's length known, which waiting returns.
+func (m *metrics) watchQueue(waiting func() (descriptors int, ok bool)) {
+	if m != nil {
+		m.mu.Lock()
+		m.waiting = waiting
+		m.mu.Unlock()
+	}
+}
+
+// watchAccepting counts the connections that a listen.Acceptor lets in and refuses.
+func (m *metrics) watchAccepting(on *listen.Events) {
+	if m == nil {
+		return
+	}
+	accepted, refused := on.Accepted, on.Refused
+	on.Accepted = func(c *listen.Conn) {
+		m.accepted.Add(1)
+		if accepted != nil {
+			accepted(c)
+		}
+	}
+	on.Refused = func(c *listen.Conn, why listen.Refusal) {
+		m.refused(why.Reason)
+		if refused != nil {
+			refused(c, why)
+		}
+	}
+}
+
+// sink returns a sink that counts what goes to the given one.
+func (m *metrics) sink(to listen.Sink) listen.Sink {
+	if m == nil {
+		return to
+	}
+	return countingSink{to, m}
+}
+
+type countingSink struct {
+	listen.Sink
+	m *metrics
+}
+
+func (s countingSink) Send(payload []byte, fds ...int) error {
+	err := s.Sink.Send(payload, fds...)
+	if err != nil {
+		s.m.lost.Add(1) // Serve closes the connection
+	} else {
+		s.m.sent.Add(1)
+	}
+	return err
+}
+
+// lostPrefix begins what exec.Pool tells of a connection that was received, or
+// should have been, and for which no program is run.
+const lostPrefix = "a connection is lost: "
+
+// watchPool counts what a pool does, which is not running yet.
+func (m *metrics) watchPool(pool *exec.Pool) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	m.running, m.slots = pool.Running, pool.Slots
+	m.mu.Unlock()
+	receivers, started, ended, trouble := pool.Receivers, pool.Started, pool.Ended, pool.Trouble
+	pool.Receivers = func() func(*exec.Connection) error {
+		receive := receivers()
+		return func(c *exec.Connection) error {
+			err := receive(c)
+			if err == nil {
+				m.received.Add(1)
+			}
+			return err
+		}
+	}
+	pool.Started = func(run *exec.Run) {
+		if accepted, ok := acceptedAt(run.Env); ok {
+			m.waits.observe(run.Begin.Sub(accepted))
+		}
+		if started != nil {
+			started(run)
+		}
+	}
+	pool.Ended = func(run *exec.Run) {
+		m.runtimes.observe(run.Took)
+		m.countExit(run.Status)
+		if ended != nil {
+			ended(run)
+		}
+	}
+	pool.Trouble = func(err error) {
+		if strings.HasPrefix(err.Error(), lostPrefix) {
+			m.lost.Add(1)
+		}
+		if trouble != nil {
+			trouble(err)
+		}
+	}
+}
+
+func (m *metrics) countExit(status syscall.WaitStatus) {
+	if status.Signaled() {
+		m.signals[min(int(status.Signal()), len(m.signals)-1)].Add(1)
+		return
+	}
+	m.statuses[status.ExitStatus()&0xff].Add(1)
+}
+
+// histogram counts durations in buckets.
+type histogram struct {
+	bounds []time.Duration // of the buckets; one more has none
+	mu     sync.Mutex
+	counts [12]int64
+	sum    float64 // seconds
+}
+
+// The bounds are wide: each bucket is a time series.
+var (
+	waitBounds = []time.Duration{
+		time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond,
+		time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute,
+	}
+	runBounds = []time.Duration{
+		time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond,
+		time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, time.Hour,
+	}
+)
+
+func (h *histogram) observe(d time.Duration) {
+	d = max(d, 0) // the clock may have been set back
+	i := 0
+	for i < len(h.bounds) && d > h.bounds[i] {
+		i++
+	}
+	h.mu.Lock()
+	h.counts[i]++
+	h.sum += d.Seconds()
+	h.mu.Unlock()
+}
