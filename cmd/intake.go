@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -28,6 +29,7 @@ type intake struct {
 	listeners []*listen.Listener // once bound
 	acceptor  *listen.Acceptor
 	paused    bool
+	abandoned atomic.Int64 // connections that still waited at the end
 }
 
 // intakeFlags are the options of the commands that accept connections.
@@ -135,6 +137,9 @@ func (in *intake) logAccepted() func(*listen.Conn) {
 }
 
 func (in *intake) logRefused(c *listen.Conn, why listen.Refusal) {
+	if why == listen.Abandoned {
+		in.abandoned.Add(1)
+	}
 	if in.log.enabled(isInfo) {
 		in.log.event(isInfo, "refused", "refused {client} at {local}: {detail}",
 			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()),
@@ -150,6 +155,14 @@ func (in *intake) open() error {
 		in.log.event(isInfo, "listening", "listening on {local}", slog.String("local", l.String()))
 	}
 	return in.outputs.tell(in.listeners)
+}
+
+// abandon closes what still waits, and says how much that is.
+func (in *intake) abandon() {
+	in.acceptor.Abandon()
+	if n := int(in.abandoned.Swap(0)); n > 0 {
+		in.log.event(isError, "closed", "closed "+count(n, "connection", "connections")+" that had to wait", slog.Int("connections", n))
+	}
 }
 
 // signals returns the signals that end the command, and those that change how

@@ -132,11 +132,11 @@ func (s *service) run(signals, controls <-chan os.Signal) error {
 		serving = false
 	}
 	s.acceptor.Close()
-	s.acceptor.Abandon()
 	queued, err := s.queue.Close() // ends a Send that still waits
 	if s.ended != nil {
 		s.end(<-s.ended)
 	}
+	s.abandon()
 	if s.lost += queued; s.lost > 0 {
 		s.log.event(isError, "closed", "no receiver is left: closed "+count(s.lost, "connection that was", "connections that were")+" accepted",
 			slog.Int("connections", s.lost))

@@ -364,6 +364,14 @@ kill -0 "$(cat listen.pid)"; echo still there`,
 		want: "handler: hello\nstill there\n",
 	},
 	{
+		page: "fdkit-listen.1", blocks: []string{"fdkit listen --proxy-protocol --trust 127.0.0.1 127.0.0.1:8080 |"},
+		script: `run 1; ask 127.0.0.1:8080 "$(printf 'PROXY UNKNOWN\r\nhello')"`, want: "handler: hello\n",
+	},
+	{
+		page: "fdkit-listen.1", blocks: []string{"fdkit listen --source-rate 10/s --source-burst 50 --source-prefix 24,56 :8080 |"},
+		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
+	},
+	{
 		page:   "fdkit-listen.1",
 		blocks: []string{"fdkit listen --reuseport --to /run/web.q --ready-fd 3 :8080 3>ready &"},
 		script: `fdkit pool --from /run/web.q ./handler &

@@ -79,7 +79,7 @@ func runServe(c *cli.Context) error {
 		pool.Full = in.acceptor.RefuseUntil
 	}
 	metrics.watchPool(pool)
-	run.abandon = in.acceptor.Abandon
+	run.abandon = in.abandon
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	for {
@@ -90,6 +90,7 @@ func runServe(c *cli.Context) error {
 			return err
 		case <-signals:
 			in.acceptor.Close()
+			defer in.abandon()
 			return run.finish(pool, ended, signals, durationOf(c, "grace"))
 		}
 	}

@@ -144,13 +144,15 @@ func (a *Acceptor) Resume() {
 }
 
 // Stop makes Accept return ErrStopped, once it has returned the connections that were
-// accepted and had to wait. The sockets go on listening: what comes waits in their
-// backlogs. When Stop returns, nothing more is accepted.
+// accepted and had to wait: those that came too early at once, those whose header comes
+// within a second. The sockets go on listening: what comes waits in their backlogs. When
+// Stop returns, nothing more is accepted.
 func (a *Acceptor) Stop() {
 	a.mu.Lock()
 	if !a.ended {
 		a.ended = true
 		close(a.ending)
+		time.AfterFunc(lastHeaders, a.waiting.abandon)
 		a.waiting.changed.Broadcast()
 	}
 	a.mu.Unlock()

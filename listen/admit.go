@@ -34,14 +34,15 @@ func (a *Acceptor) admit(c *Conn) bool {
 
 // announced reads the header, which says whose connection it is.
 func (a *Acceptor) announced(c *Conn) bool {
-	deadline := c.Accepted.Add(a.policy.Proxy.Timeout)
-	header, err := readProxyHeader(a.waiting.ctx, c.FD, time.Until(deadline))
-	for ; isShortage(err) && time.Now().Before(deadline); header, err = readProxyHeader(a.waiting.ctx, c.FD, time.Until(deadline)) {
-		a.sleep(10 * time.Millisecond)
+	timeout := a.policy.Proxy.Timeout
+	header, err := readProxyHeader(a.waiting.ctx, c.FD, timeout)
+	for isShortage(err) && time.Since(c.Accepted) < timeout && a.waiting.ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+		header, err = readProxyHeader(a.waiting.ctx, c.FD, timeout)
 	}
 	switch {
 	case errors.Is(err, ErrStopped):
-		return a.refused(c, abandoned)
+		return a.refused(c, Abandoned)
 	case err != nil:
 		return a.refused(c, Refusal{"proxy", err.Error()})
 	}
@@ -67,10 +68,10 @@ func (a *Acceptor) judge(c *Conn, wait func(*Conn, func(*Conn) bool) bool) bool 
 	switch {
 	case !ok:
 		return a.refused(c, Refusal{"source-rate", "too many connections of its source"})
-	case delay == 0:
+	case delay <= 0:
 		return true
 	}
-	return wait(c, func(c *Conn) bool { return a.sleep(delay) || a.refused(c, abandoned) })
+	return wait(c, func(*Conn) bool { return a.sleep(delay) })
 }
 
 // allowed goes by the rules.
@@ -92,7 +93,7 @@ func (a *Acceptor) allowed(c *Conn) bool {
 }
 
 // pace waits, with the connection in hand, until the overall rate lets it through; all
-// others wait behind it. At the end it goes at once.
+// others wait behind it.
 func (a *Acceptor) pace(c *Conn) bool {
 	if a.overall == nil {
 		return true
@@ -103,11 +104,19 @@ func (a *Acceptor) pace(c *Conn) bool {
 		r.Cancel()
 		return a.refused(c, Refusal{"rate", "too many connections"})
 	}
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-a.ending:
+	return a.sleep(delay)
+}
+
+// sleep waits for a time, or until the end: then what is early goes at once. It returns
+// true.
+func (a *Acceptor) sleep(d time.Duration) bool {
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-a.ending:
+		}
 	}
 	return true
 }

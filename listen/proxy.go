@@ -98,8 +98,11 @@ func parseProxyHeader(raw []byte) (h proxyHeader, err error) {
 	return h, nil
 }
 
+// malformed puts an error of the library into our words. Behind a second colon it has
+// what strconv and the like say.
 func malformed(err error) error {
-	return fmt.Errorf("%w: %s", ErrProxyMalformed, strings.TrimPrefix(err.Error(), "proxyproto: "))
+	what, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "proxyproto: "), ": ")
+	return fmt.Errorf("%w: %s", ErrProxyMalformed, what)
 }
 
 // proxyAddress takes datagram addresses too: balancers may turn datagrams into a

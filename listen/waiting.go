@@ -16,6 +16,9 @@ const (
 	// maxEarly is beyond how many of them no further one waits because it comes too
 	// early: so early ones do not keep out those whose header has yet to come.
 	maxEarly = maxWaiting / 2
+	// lastHeaders is how long after Stop headers are waited for: those of connections
+	// that a balancer has just made come at once.
+	lastHeaders = time.Second
 )
 
 // waitingRoom has the connections of an Acceptor that were accepted and cannot be passed
@@ -27,7 +30,7 @@ type waitingRoom struct {
 	ready   []*Conn // those that have waited and are let in
 	wake    int     // an eventfd, readable when a poll may have something to do; -1: none
 
-	ctx     context.Context // done when nobody is to wait any more
+	ctx     context.Context // done when headers are not waited for any more
 	abandon context.CancelFunc
 }
 
@@ -123,8 +126,8 @@ func (a *Acceptor) stopped(c *Conn) (waited bool, err error) {
 	}
 }
 
-// Abandon closes the connections that wait: after Stop, Accept returns none any more.
-// They are told to Events as refused.
+// Abandon closes, after Stop, the connections that still wait, and those that have waited
+// and were not returned yet. They are told to Events as refused.
 func (a *Acceptor) Abandon() {
 	a.waiting.abandon()
 	a.mu.Lock()
@@ -133,21 +136,10 @@ func (a *Acceptor) Abandon() {
 		a.waiting.changed.Wait()
 	}
 	for _, c := range a.waiting.ready {
-		a.refused(c, abandoned)
+		a.refused(c, Abandoned)
 	}
 	a.waiting.ready = nil
 }
 
-var abandoned = Refusal{"ended", "it had to wait, and the service ends"}
-
-// sleep waits for a time, and returns false early if nobody is to wait any more.
-func (a *Acceptor) sleep(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-a.waiting.ctx.Done():
-		return false
-	}
-}
+// Abandoned is the reason why connections are closed that still wait at the end.
+var Abandoned = Refusal{"ended", "the service ends"}
