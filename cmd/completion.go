@@ -137,7 +137,7 @@ func completeOption(f cli.Flag) completedOption {
 		o.Kind = "queue"
 	case "USER", "USER[:GROUP":
 		o.Kind = "user"
-	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "LEVEL:NAME:VALUE", "LOCAL":
+	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "LEVEL:NAME:VALUE", "LOCAL", "N[/V4[,V6", "TEXT":
 		o.Kind = "none"
 	default:
 		o.Kind = "file"

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"fdkit/exec"
 	"fdkit/fdrecv"
@@ -33,12 +32,16 @@ func poolCommand() *cli.Command {
 		Flags: slices.Concat(receiveFlags(), []cli.Flag{
 			numberFlag("n", "run at most `SLOTS` programs at once", 1, 1<<20, 40),
 			durationFlag("grace", "when told to stop, let running programs go on for at most `TIME`"),
-		}, confineFlags(), verbosityFlags()),
+		}, limitFlags(), confineFlags(), verbosityFlags()),
 		Action: runPool,
 	}
 }
 
 func runPool(c *cli.Context) error {
+	limits, err := limitsOf(c, numberOf(c, "n"))
+	if err != nil {
+		return err
+	}
 	confine, err := confinementOf(c)
 	if err != nil {
 		return err
@@ -66,6 +69,7 @@ func runPool(c *cli.Context) error {
 	defer r.log.journal.end()
 	pool := r.pool(q, numberOf(c, "n"))
 	pool.Confine = confine
+	defer limits.apply(pool, r.log)()
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	if sig == nil {
@@ -77,6 +81,7 @@ func runPool(c *cli.Context) error {
 		}
 	}
 	r.close(q) // lets the sender know
+	pool.Stop()
 	return r.finish(pool, ended, signals, durationOf(c, "grace"))
 }
 
@@ -137,8 +142,8 @@ func (r *receiver) pool(q *fdrecv.Queue, slots int) *exec.Pool {
 		},
 		Trouble: r.log.error,
 		Ended: func(run *exec.Run) {
-			if sig := run.Status.Signal(); run.Status.Signaled() && sig != syscall.SIGPIPE && sig != syscall.SIGTERM && !r.ending.Load() {
-				r.log.error(fmt.Errorf("%s, pid %d, died: %s", r.program.Args[0], run.PID, statusText(run.Status)))
+			if sig := run.Status.Signal(); run.Status.Signaled() && run.Limit == "" && sig != syscall.SIGPIPE && sig != syscall.SIGTERM && !r.ending.Load() {
+				r.log.error(fmt.Errorf("%s, pid %d, died: %s", r.program.Args[0], run.PID, exec.StatusText(run.Status)))
 			}
 		},
 	}
@@ -151,7 +156,7 @@ func (r *receiver) pool(q *fdrecv.Queue, slots int) *exec.Pool {
 		}
 		pool.Ended = func(run *exec.Run) {
 			r.log.info("end pid %d for %s, ran %s, %s, running %d/%d",
-				run.PID, run.Note, run.Took.Round(time.Microsecond), statusText(run.Status), run.Running, slots)
+				run.PID, run.Note, run.Took.Round(time.Microsecond), exec.StatusText(run.Status), run.Running, slots)
 		}
 	}
 	return pool
@@ -175,11 +180,4 @@ func origin(env []string, begin time.Time) (peer, waited string) {
 		waited = max(begin.Sub(time.UnixMicro(int64(accepted*1e6))), 0).Round(time.Microsecond).String()
 	}
 	return peer, waited
-}
-
-func statusText(status syscall.WaitStatus) string {
-	if !status.Signaled() {
-		return "exit " + strconv.Itoa(status.ExitStatus())
-	}
-	return cmp.Or(unix.SignalName(status.Signal()), "signal "+strconv.Itoa(int(status.Signal())))
 }

@@ -33,7 +33,7 @@ _fdkit_kind() {
     'listen to' | 'connect to' | 'recv-exec from' | 'pool from') kind=queue ;;
     'pool group' | 'pool chroot' | 'pool chdir' | 'pool limit' | 'pool env') kind=file ;;
     'listen owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user') kind=user ;;
-    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask') kind=none ;;
+    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask') kind=none ;;
     *) kind='' ;;
     esac
 }
@@ -113,7 +113,7 @@ _fdkit() {
         operands='program'
         ;;
     pool)
-        options='--from --wait --accept-env --mode --owner -n --grace --user --group --chroot --chdir --nice --umask --limit --no-new-privs --clean-env --env -v -Q -q --help -h'
+        options='--from --wait --accept-env --mode --owner -n --grace --per-source --per-source-message --timeout --idle-timeout --first-byte-timeout --queue-timeout --user --group --chroot --chdir --nice --umask --limit --no-new-privs --clean-env --env -v -Q -q --help -h'
         operands='program'
         ;;
     completion)

@@ -18,7 +18,7 @@ function __fdkit_state
         case recv-exec
             set valued from wait accept-env mode owner fd
         case pool
-            set valued from wait accept-env mode owner n grace user group chroot chdir nice umask limit env
+            set valued from wait accept-env mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout user group chroot chdir nice umask limit env
     end
     set -l where options
     while set -q words[1]
@@ -147,6 +147,12 @@ complete -c fdkit -n '__fdkit_at pool' -l mode -d 'permission BITS of a named qu
 complete -c fdkit -n '__fdkit_at pool' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -s n -d 'run at most SLOTS programs at once' -x
 complete -c fdkit -n '__fdkit_at pool' -l grace -d 'when told to stop, let running programs go on for at most TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l per-source -d 'run at most N[/V4[,V6]] programs at once for each client address, of which V4 or V6 bits count' -x
+complete -c fdkit -n '__fdkit_at pool' -l per-source-message -d 'write TEXT to clients whom --per-source refuses' -x
+complete -c fdkit -n '__fdkit_at pool' -l timeout -d 'end programs that have run for TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l idle-timeout -d 'end programs over whose connection nothing has gone for TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l first-byte-timeout -d 'end programs whose client has sent nothing for TIME after the start' -x
+complete -c fdkit -n '__fdkit_at pool' -l queue-timeout -d 'close connections that have waited for TIME before they are received, or whose client has gone' -x
 complete -c fdkit -n '__fdkit_at pool' -l user -d 'run programs as USER[:GROUP], with the user\'s supplementary groups unless GROUP is given' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GROUP...], the first as their own group' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F
