@@ -114,7 +114,7 @@ func (p *perSource) Set(text string) error {
 	bits4, err4 := parseCount(v4, 32)
 	bits6, err6 := parseCount(v6, 128)
 	if err := cmp.Or(err4, err6); err != nil {
-		return fmt.Errorf("%q are no prefix lengths such as 24, up to 32, or 24,56, the second up to 128", networks)
+		return fmt.Errorf("%q is not such as 3, 3/24 or 3/24,56, with prefix lengths of at most 32 and 128", text)
 	}
 	p.limit = exec.SourceLimit{N: n, IPv4Bits: bits4, IPv6Bits: bits6}
 	return nil
@@ -149,7 +149,7 @@ func (m *message) Set(text string) error {
 				at = strings.IndexByte(`\nr`, text[i])
 			}
 			if at < 0 {
-				return fmt.Errorf(`%q has a backslash that begins none of \n, \r and \\`, text)
+				return fmt.Errorf(`%s has a backslash that begins none of \n, \r and \\`, text)
 			}
 			c = "\\\n\r"[at]
 		}

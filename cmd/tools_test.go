@@ -48,7 +48,7 @@ func await() {
 // dial is a client: it connects to ADDRESS (HOST:PORT or unix:PATH), sends its
 // stdin, shuts its sending side down, and prints what it gets.
 //
-//	dial [-wait TIME] [-count N] [-parallel N] ADDRESS
+//	dial [-from ADDRESS] [-hold FILE] [-count N] [-parallel N] ADDRESS
 //
 // With -count it makes N connections, some at once, each with all of stdin, and
 // expects it back: it prints how many were answered so, and what befell the
@@ -57,6 +57,7 @@ func dial() {
 	count := flag.Int("count", 0, "connections that expect an echo")
 	parallel := flag.Int("parallel", 8, "of these at once")
 	hold := flag.String("hold", "", "after sending, keep the sending side open until this file exists")
+	flag.StringVar(&from, "from", "", "the IP address to connect from")
 	flag.Parse()
 	input, err := io.ReadAll(os.Stdin)
 	fatal(err)
@@ -93,12 +94,18 @@ func dial() {
 	})
 }
 
+var from string // the address of dial
+
 func exchange(address string, input []byte, hold string) ([]byte, error) {
 	network := "tcp"
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
 	}
-	conn, err := net.DialTimeout(network, address, 10*time.Second)
+	dialer := net.Dialer{Timeout: 10 * time.Second}
+	if from != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	conn, err := dialer.Dial(network, address)
 	if err != nil {
 		return nil, err
 	}
