@@ -18,8 +18,8 @@ import (
 // closed it before. These two do not apply to other connections, for which the
 // kernel does not count what goes over them; Trouble is told so once.
 type TimeLimits struct {
-	// Run is how long a program may run. Then its process group gets SIGTERM, and
-	// after Kill SIGKILL.
+	// Run is how long a program may run. Then its process group gets SIGTERM and,
+	// if it still runs Kill later, SIGKILL.
 	Run time.Duration
 	// Idle is how long there may be no byte either way: none from the client, and
 	// none that the client has acknowledged. Then the connection is shut down, and
@@ -32,7 +32,8 @@ type TimeLimits struct {
 	// if that came with it. An older one, and one whose client has gone, is
 	// refused.
 	Queue time.Duration
-	Kill  time.Duration
+	// Kill is the time from SIGTERM to SIGKILL; with 0 that comes at once.
+	Kill time.Duration
 }
 
 // traffic tells whether there are limits for which connections must be held.

@@ -254,7 +254,7 @@ func TestTimeoutNotReached(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
-	const idle = 400 * time.Millisecond
+	const idle = 600 * time.Millisecond
 	l := runLimited(t, 5, find(t, "cat"), func(p *exec.Pool) { p.Times = exec.TimeLimits{Idle: idle, Kill: never} })
 	client := l.tcp(t)
 	begin := time.Now()
@@ -281,7 +281,7 @@ func TestIdle(t *testing.T) {
 
 // Bytes that only the program sends count if the client takes them.
 func TestIdleOneWay(t *testing.T) {
-	const idle = 400 * time.Millisecond
+	const idle = 600 * time.Millisecond
 	l := runLimited(t, 5, sh(t, "while echo x; do sleep 0.02; done"), func(p *exec.Pool) { p.Times = exec.TimeLimits{Idle: idle, Kill: never} })
 	client := l.tcp(t)
 	for begin := time.Now(); time.Since(begin) < 2*idle; {
@@ -295,7 +295,7 @@ func TestIdleOneWay(t *testing.T) {
 
 	// A client that takes nothing more: cat waits in write(2).
 	l = runLimited(t, 5, find(t, "cat", "/dev/zero"), func(p *exec.Pool) { p.Times = exec.TimeLimits{Idle: idle, Kill: never} })
-	client = l.tcp(t)
+	l.tcp(t)
 	l.wait(t, "the limit strikes", func() bool { return len(l.limits) == 1 })
 	l.waitRunning(t, 0)
 	l.finish(t, nil)

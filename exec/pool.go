@@ -37,10 +37,10 @@ type Pool struct {
 	// PerSource and Times limit what clients take up; their zero values do not.
 	PerSource SourceLimit
 	Times     TimeLimits
-	// Receivers returns a function that waits for the next connection. Run calls
-	// it once for each goroutine that receives. Its error is io.EOF at the end and
-	// fdrecv.ErrStopped when the pool is to stop; errors that wrap neither are
-	// told to Trouble if Lost says so, and end the pool otherwise.
+	// Receivers returns a function that waits for the next connection and sets all
+	// of c. Run calls it once for each goroutine that receives. Its error is io.EOF
+	// at the end and fdrecv.ErrStopped when the pool is to stop; errors that wrap
+	// neither are told to Trouble if Lost says so, and end the pool otherwise.
 	Receivers func() func(c *Connection) error
 	// Lost tells whether an error of a receiver means that one connection was
 	// lost and the next can be received. It may be nil.
