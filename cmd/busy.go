@@ -3,9 +3,6 @@
 package cmd
 
 import (
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -35,23 +32,3 @@ func busyOf(c *cli.Context) (*listen.Busy, error) {
 	}
 	return &listen.Busy{Message: c.Generic("busy-message").(*message).text, After: durationOf(c, "busy-after")}, nil
 }
-
-// message is the value of an option that takes a text to be sent to a client.
-type message struct{ text string }
-
-// maxMessage is the most that is sure to fit into an empty send buffer.
-const maxMessage = 2048
-
-func (m *message) Set(text string) error {
-	unquoted, err := strconv.Unquote(`"` + strings.ReplaceAll(text, `"`, `\"`) + `"`)
-	if err != nil {
-		return fmt.Errorf(`"%s" has a backslash in it that is no \r, \n, \t, \\ or \xHH`, text)
-	}
-	if unquoted == "" || len(unquoted) > maxMessage {
-		return fmt.Errorf("a message has 1 to %d bytes, this one %d", maxMessage, len(unquoted))
-	}
-	m.text = unquoted
-	return nil
-}
-
-func (m *message) String() string { return "" }

@@ -142,7 +142,7 @@ func completeOption(f cli.Flag) completedOption {
 		o.Kind = "address"
 	case "FORMAT":
 		o.Kind = logFormats
-	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "NAME[,NAME", "LEVEL:NAME:VALUE", "LOCAL", "WHO", "RATE", "V4[,V6", "ACTION", "CLIENT":
+	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "NAME[,NAME", "LEVEL:NAME:VALUE", "LOCAL", "WHO", "RATE", "V4[,V6", "ACTION", "CLIENT", "N[/V4[,V6", "TEXT":
 		o.Kind = "none"
 	default:
 		o.Kind = "file"

@@ -34,6 +34,13 @@ func (e *exposition) sample(name, label, labelValue string, value float64) {
 
 var labelEscape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
+// samples adds counters by the value of a label.
+func (e *exposition) samples(name, label string, counts map[string]int64) {
+	for _, value := range slices.Sorted(maps.Keys(counts)) {
+		e.sample(name, label, value, float64(counts[value]))
+	}
+}
+
 // one adds a metric that has one sample.
 func (e *exposition) one(name, kind, help string, value int64) {
 	e.family(name, kind, help)
@@ -62,7 +69,7 @@ func (e *exposition) histogram(name, help string, h *histogram) {
 func (m *metrics) expose() []byte {
 	var e exposition
 	m.mu.Lock()
-	refusals, waiting, running, slots := maps.Clone(m.refusals), m.waiting, m.running, m.slots
+	refusals, limits, waiting, running, slots := maps.Clone(m.refusals), maps.Clone(m.limits), m.waiting, m.running, m.slots
 	m.mu.Unlock()
 	if m.accepts {
 		e.one("fdkit_accepted_total", "counter", "Connections accepted and let in.", m.accepted.Load())
@@ -71,9 +78,7 @@ func (m *metrics) expose() []byte {
 		e.one("fdkit_received_total", "counter", "Connections received from the queue.", m.received.Load())
 	}
 	e.family("fdkit_refused_total", "counter", "Connections turned away by a rule or limit.")
-	for _, reason := range slices.Sorted(maps.Keys(refusals)) {
-		e.sample("fdkit_refused_total", "reason", reason, float64(refusals[reason]))
-	}
+	e.samples("fdkit_refused_total", "reason", refusals)
 	if m.accepts && !m.runs {
 		e.one("fdkit_sent_total", "counter", "Connections sent to the queue.", m.sent.Load())
 	}
@@ -85,6 +90,8 @@ func (m *metrics) expose() []byte {
 	}
 	if m.runs {
 		m.exposePrograms(&e, running, slots)
+		e.family("fdkit_limited_total", "counter", "Programs that were ended because a limit of time was reached.")
+		e.samples("fdkit_limited_total", "limit", limits)
 	}
 	return e.text
 }

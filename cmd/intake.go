@@ -29,6 +29,7 @@ type intake struct {
 	listeners []*listen.Listener // once bound
 	acceptor  *listen.Acceptor
 	paused    bool
+	refusals  *refusals
 	abandoned atomic.Int64 // connections that still waited at the end
 }
 
@@ -102,6 +103,7 @@ func (in *intake) bind(c *cli.Context, accepted func(*listen.Conn), metrics *met
 		Pausing:  func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
 		Resumed:  in.logResumed,
 	}
+	in.refusals = &refusals{log: in.log}
 	metrics.watchAccepting(&on)
 	in.acceptor, err = listen.NewAcceptor(in.listeners, in.policy, on)
 	return err
@@ -136,15 +138,20 @@ func (in *intake) logAccepted() func(*listen.Conn) {
 	}
 }
 
+// logRefused says that a connection was refused. Those whom the rules refuse are as the
+// user wants it, and only said with -v.
 func (in *intake) logRefused(c *listen.Conn, why listen.Refusal) {
 	if why == listen.Abandoned {
 		in.abandoned.Add(1)
 	}
-	if in.log.enabled(isInfo) {
-		in.log.event(isInfo, "refused", "refused {client} at {local}: {detail}",
-			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()),
-			slog.String("reason", why.Reason), slog.String("detail", why.Detail))
+	if why.Reason == listen.RefusedByRules && !in.log.enabled(isInfo) {
+		return
 	}
+	in.refusals.add(why.Reason, "refused {client} at {local}: {detail}", func() []slog.Attr {
+		return []slog.Attr{
+			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()), slog.String("detail", why.Detail),
+		}
+	})
 }
 
 func (in *intake) logResumed() { in.log.event(isNotice, "resumed", "accepting again") }
@@ -157,9 +164,11 @@ func (in *intake) open() error {
 	return in.outputs.tell(in.listeners)
 }
 
-// abandon closes what still waits, and says how much that is.
+// abandon closes what still waits, and says how much that is, and what was refused since
+// that was said last.
 func (in *intake) abandon() {
 	in.acceptor.Abandon()
+	in.refusals.end()
 	if n := int(in.abandoned.Swap(0)); n > 0 {
 		in.log.event(isError, "closed", "closed "+count(n, "connection", "connections")+" that had to wait", slog.Int("connections", n))
 	}

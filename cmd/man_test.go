@@ -492,6 +492,21 @@ sed -E 's/[0-9.]+(µs|ms|s)/TIME/; s/pid [0-9]+/pid PID/; s/:[0-9]+,/:PORT,/' po
 			"fdkit pool: end pid PID for 127.0.0.1:PORT, ran TIME, exit 0, running 0/100\n",
 	},
 	{
+		page: "fdkit-pool.1", blocks: []string{`fdkit listen :8080 | fdkit pool -n 200 --per-source 4/32,56 \`},
+		script: `run 1; ask 127.0.0.1:8080
+sed -i '1a echo >>begun' handler
+for i in 1 2 3 4; do dial -hold go 127.0.0.1:8080 </dev/null >held & done
+await 'test "$(cat begun | wc -l)" = 4'
+ask 127.0.0.1:8080 | tr '\r' '|'; ask '[::1]:8080'; touch go`,
+		want: "handler: hello\ntoo many connections|\nhandler: hello\n",
+	},
+	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8080 | fdkit pool -n 200 --idle-timeout 5m ./handler"},
+		script: `sed -i s/5m/300ms/ 1; run 1
+await 'dial -hold never 127.0.0.1:8080 </dev/null' && grep -o 'nothing has gone over its connection for .*' err1; ask 127.0.0.1:8080`,
+		want: "nothing has gone over its connection for 300ms\nhandler: hello\n",
+	},
+	{
 		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8080 | fdkit pool busybox httpd -i -h www"},
 		script: `mkdir www; echo hello >www/greeting.txt; run 1
 await "printf 'GET /greeting.txt HTTP/1.0\r\n\r\n' | dial 127.0.0.1:8080 >got"; tail -n 1 got`,

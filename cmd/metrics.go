@@ -27,13 +27,14 @@ type metrics struct {
 
 	mu       sync.Mutex
 	refusals map[string]int64 // by reason
+	limits   map[string]int64 // programs that were ended, by the limit
 	waiting  func() (descriptors int, ok bool)
 	running  func() int
 	slots    int
 }
 
 func newMetrics(accepts, runs bool) *metrics {
-	m := &metrics{accepts: accepts, runs: runs, refusals: map[string]int64{}}
+	m := &metrics{accepts: accepts, runs: runs, refusals: map[string]int64{}, limits: map[string]int64{}}
 	m.waits.bounds = waitBounds
 	m.runtimes.bounds = runBounds
 	return m
@@ -54,6 +55,13 @@ func (m *metrics) refused(reason string) {
 		m.refusals[reason]++
 		m.mu.Unlock()
 	}
+}
+
+// limited counts a program that a limit ends.
+func (m *metrics) limited(limit string) {
+	m.mu.Lock()
+	m.limits[limit]++
+	m.mu.Unlock()
 }
 
 // watchQueue makes the queue's length known, which waiting returns.
@@ -121,6 +129,19 @@ func (m *metrics) watchPool(pool *exec.Pool) {
 	m.running, m.slots = pool.Running, pool.Slots
 	m.mu.Unlock()
 	receivers, started, ended, trouble := pool.Receivers, pool.Started, pool.Ended, pool.Trouble
+	limited, refused := pool.Limited, pool.Refused
+	pool.Limited = func(run *exec.Run) {
+		m.limited(run.Limit)
+		if limited != nil {
+			limited(run)
+		}
+	}
+	pool.Refused = func(reason string, c *exec.Connection) {
+		m.refused(reason)
+		if refused != nil {
+			refused(reason, c)
+		}
+	}
 	pool.Receivers = func() func(*exec.Connection) error {
 		receive := receivers()
 		return func(c *exec.Connection) error {

@@ -19,6 +19,9 @@ import (
 // killDelay is the time from TERM to KILL for programs that are to end.
 const killDelay = 2 * time.Second
 
+// maxSlots is the highest number of slots, that of processes in the kernel being 2^22.
+const maxSlots = 1 << 20
+
 func poolCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "pool",
@@ -33,21 +36,38 @@ func poolCommand() *cli.Command {
 // poolFlags are the options of the commands that run programs, some at a time.
 func poolFlags() []cli.Flag {
 	return append([]cli.Flag{
-		numberFlag("n", "run at most `SLOTS` programs at once", 1, 1<<20, 40),
+		numberFlag("n", "run at most `SLOTS` programs at once", 1, maxSlots, 40),
 		durationFlag("grace", "when told to stop, let running programs go on for at most `TIME`"),
-	}, confineFlags()...)
+	}, slices.Concat(limitFlags(), confineFlags())...)
+}
+
+// poolOptions are what the options of poolFlags ask for.
+type poolOptions struct {
+	slots   int
+	grace   time.Duration
+	limits  poolLimits
+	confine exec.Confinement
+	environ []string // that programs inherit
+}
+
+func poolOptionsOf(c *cli.Context) (o poolOptions, err error) {
+	o.slots, o.grace = numberOf(c, "n"), durationOf(c, "grace")
+	if o.limits, err = limitsOf(c, o.slots); err != nil {
+		return o, err
+	}
+	if o.confine, err = confinementOf(c); err != nil {
+		return o, err
+	}
+	o.environ, err = environOf(c, os.Environ())
+	return o, err
 }
 
 func runPool(c *cli.Context) error {
-	confine, err := confinementOf(c)
+	o, err := poolOptionsOf(c)
 	if err != nil {
 		return err
 	}
-	base, err := environOf(c, os.Environ())
-	if err != nil {
-		return err
-	}
-	r, err := receiverOf(c, &confine, base)
+	r, err := receiverOf(c, &o.confine, o.environ)
 	if err != nil {
 		return err
 	}
@@ -69,9 +89,9 @@ func runPool(c *cli.Context) error {
 	}
 	r.log.journal = newJournal(r.log)
 	defer r.log.journal.end()
-	pool := r.pool(r.receivers(q), numberOf(c, "n"), confine)
 	metrics.watchQueue(q.Waiting)
-	metrics.watchPool(pool)
+	pool, done := r.pool(r.receivers(q), o, metrics)
+	defer done()
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	if sig == nil {
@@ -83,12 +103,13 @@ func runPool(c *cli.Context) error {
 		}
 	}
 	r.close(q) // lets the sender know
-	return r.finish(pool, ended, signals, durationOf(c, "grace"))
+	return r.finish(pool, ended, signals, o.grace)
 }
 
 // finish waits for the running programs; when grace is over, or with a further
 // signal, it ends them.
 func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.Signal, grace time.Duration) error {
+	pool.Stop()
 	var over, kill <-chan time.Time
 	if grace >= 0 {
 		over = time.After(grace)
@@ -139,13 +160,14 @@ func (r *receiver) receivers(q *fdrecv.Queue) func() func(*exec.Connection) erro
 	}
 }
 
-// pool returns the pool that runs the program on what comes from receivers.
-func (r *runner) pool(receivers func() func(*exec.Connection) error, slots int, confine exec.Confinement) *exec.Pool {
-	pool := &exec.Pool{
+// pool returns the pool that runs the program on what comes from receivers. When it has
+// ended, done must be called.
+func (r *runner) pool(receivers func() func(*exec.Connection) error, o poolOptions, metrics *metrics) (pool *exec.Pool, done func()) {
+	pool = &exec.Pool{
 		Program:   r.program,
-		Confine:   confine,
+		Confine:   o.confine,
 		Environ:   r.environ,
-		Slots:     slots,
+		Slots:     o.slots,
 		Receivers: receivers,
 		Lost: func(err error) bool {
 			_, lost := errors.AsType[*fdrecv.LostError](err)
@@ -155,8 +177,10 @@ func (r *runner) pool(receivers func() func(*exec.Connection) error, slots int, 
 		Ended:   r.died,
 	}
 	if r.log.enabled(isInfo) {
-		pool.Started = func(run *exec.Run) { r.started(run, slots) }
-		pool.Ended = func(run *exec.Run) { r.ended(run, slots) }
+		pool.Started = func(run *exec.Run) { r.started(run, o.slots) }
+		pool.Ended = func(run *exec.Run) { r.ended(run, o.slots) }
 	}
-	return pool
+	done = o.limits.apply(pool, r.log)
+	metrics.watchPool(pool)
+	return pool, done
 }

@@ -31,7 +31,7 @@ func (r *runner) ended(run *exec.Run, slots int) {
 	outcome := slog.Int("status", run.Status.ExitStatus())
 	if run.Status.Signaled() {
 		template = "end pid {pid} for {client}, ran {ran}, {signal}, running {running}/{slots}"
-		outcome = slog.String("signal", signalName(run.Status.Signal()))
+		outcome = slog.String("signal", exec.StatusText(run.Status))
 	}
 	r.log.event(isInfo, "end", template, run.Note.(slog.Attr), slog.Int("pid", run.PID), slog.Duration("ran", run.Took),
 		outcome, slog.Int("running", run.Running), slog.Int("slots", slots))
@@ -40,9 +40,9 @@ func (r *runner) ended(run *exec.Run, slots int) {
 // died says that a program has crashed, or was killed by others.
 func (r *runner) died(run *exec.Run) {
 	sig := run.Status.Signal()
-	if run.Status.Signaled() && sig != syscall.SIGPIPE && sig != syscall.SIGTERM && !r.ending.Load() {
+	if run.Status.Signaled() && run.Limit == "" && sig != syscall.SIGPIPE && sig != syscall.SIGTERM && !r.ending.Load() {
 		r.log.event(isError, "died", "{command}, pid {pid}, died: {signal}",
-			slog.String("command", r.program.Args[0]), slog.Int("pid", run.PID), slog.String("signal", signalName(sig)))
+			slog.String("command", r.program.Args[0]), slog.Int("pid", run.PID), slog.String("signal", exec.StatusText(run.Status)))
 	}
 }
 

@@ -3,7 +3,6 @@
 package cmd
 
 import (
-	"os"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -40,21 +39,17 @@ func runServe(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	confine, err := confinementOf(c)
+	o, err := poolOptionsOf(c)
 	if err != nil {
 		return err
 	}
-	base, err := environOf(c, os.Environ())
-	if err != nil {
-		return err
-	}
-	run, err := runnerOf(c, program, &confine, base)
+	run, err := runnerOf(c, program, &o.confine, o.environ)
 	if err != nil {
 		return err
 	}
 	// This process gives up its privileges, and programs inherit that.
-	process := exec.Confinement{User: confine.User, Chroot: confine.Chroot, NoNewPrivs: confine.NoNewPrivs}
-	confine.User, confine.Chroot, confine.NoNewPrivs = nil, "", false
+	process := exec.Confinement{User: o.confine.User, Chroot: o.confine.Chroot, NoNewPrivs: o.confine.NoNewPrivs}
+	o.confine.User, o.confine.Chroot, o.confine.NoNewPrivs = nil, "", false
 	signals, controls := in.signals()
 	metrics, err := metricsOf(c, in.log, true, true)
 	if err != nil {
@@ -74,11 +69,11 @@ func runServe(c *cli.Context) error {
 	run.log.journal = newJournal(run.log)
 	defer run.log.journal.end()
 	in.log = run.log
-	pool := run.pool(in.acceptors, numberOf(c, "n"), confine)
+	pool, done := run.pool(in.acceptors, o, metrics)
+	defer done()
 	if in.policy.Busy != nil {
 		pool.Full = in.acceptor.RefuseUntil
 	}
-	metrics.watchPool(pool)
 	run.abandon = in.abandon
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
@@ -91,7 +86,7 @@ func runServe(c *cli.Context) error {
 		case <-signals:
 			in.acceptor.Close()
 			defer in.abandon()
-			return run.finish(pool, ended, signals, durationOf(c, "grace"))
+			return run.finish(pool, ended, signals, o.grace)
 		}
 	}
 }

@@ -34,10 +34,13 @@ type Pool struct {
 	Confine Confinement
 	Environ *Environ
 	Slots   int
-	// Receivers returns a function that waits for the next connection. Run calls
-	// it once for each goroutine that receives. Its error is io.EOF at the end and
-	// fdrecv.ErrStopped when the pool is to stop; errors that wrap neither are
-	// told to Trouble if Lost says so, and end the pool otherwise.
+	// PerSource and Times limit what clients take up; their zero values do not.
+	PerSource SourceLimit
+	Times     TimeLimits
+	// Receivers returns a function that waits for the next connection and sets all
+	// of c. Run calls it once for each goroutine that receives. Its error is io.EOF
+	// at the end and fdrecv.ErrStopped when the pool is to stop; errors that wrap
+	// neither are told to Trouble if Lost says so, and end the pool otherwise.
 	Receivers func() func(c *Connection) error
 	// Lost tells whether an error of a receiver means that one connection was
 	// lost and the next can be received. It may be nil.
@@ -46,21 +49,34 @@ type Pool struct {
 	// when free is closed, which is when there is one. With it a single goroutine
 	// receives, so that nothing is received meanwhile. It may be nil.
 	Full func(free <-chan struct{})
-	// Started and Ended are told of each program, one at a time, Trouble of each
-	// connection for which none could be run, and of pauses. They may be nil.
+	// Started and Ended are told of each program, Limited in between of each that a
+	// limit is about to end, and Refused of each connection that gets no program
+	// because of a limit, with the reason, such as RefusedPerSource, before it is
+	// closed: all of them one at a time. Trouble is told of each connection for
+	// which no program could be run, and of pauses. They may be nil, and must not
+	// call methods of the Pool.
 	Started func(*Run)
+	Limited func(*Run)
 	Ended   func(*Run)
+	Refused func(reason string, c *Connection)
 	Trouble func(error)
 
 	mu       sync.Mutex
 	endOnce  sync.Once
+	stopOnce sync.Once
 	told     time.Time      // when a shortage was told
 	running  map[int]*Run   // by pid
 	early    map[int]ending // programs that ended before they were entered in running
 	starting int            // programs being started
-	ending   chan struct{}  // closed by the first Signal
-	spawned  chan struct{}  // tells the reaper that there is a child
-	slots    chan struct{}  // holds a token for each slot in use
+	sources  map[source]int // programs by source
+	failing  failing
+	toldKind bool          // that Times do not apply to all connections
+	held     int           // connections held
+	spare    int           // of which so many may be held
+	ending   chan struct{} // closed by the first Signal
+	stopping chan struct{} // closed by Stop
+	spawned  chan struct{} // tells the reaper that there is a child
+	slots    chan struct{} // holds a token for each slot in use
 }
 
 // Run is the run of one program.
@@ -68,12 +84,15 @@ type Run struct {
 	PID     int
 	Env     []string // the program's environment; only in Started
 	Begin   time.Time
-	Running int // programs now running
+	Running int    // programs now running
+	Limit   string // that ends it, such as LimitIdle; "": none
 	// For Ended:
 	Status syscall.WaitStatus
 	Took   time.Duration
-	// Note is for Started to set and for Ended to read.
+	// Note is for Started to set and for Limited and Ended to read.
 	Note any
+
+	watch *watch // nil: no limit asks for one
 }
 
 type ending struct {
@@ -81,51 +100,12 @@ type ending struct {
 	at     time.Time
 }
 
-const (
-	// maxWorkers is the number of goroutines that receive and start programs: one
-	// can receive while another waits for execve.
-	maxWorkers = 2
-	// A worker has the connection open, and while it starts a program, where
-	// vfork is not to be had, a pipe of ForkExec and a copy of its end.
-	workerFDs = 4
-	// The rest of the process has at most these for moments: who attaches to a
-	// named queue, and what describes the queue to it.
-	otherFDs = 2
-)
-
-// workers returns how many workers there may be. A message for which there is
-// no descriptor left would be lost, so there must be enough of them from the
-// beginning.
-func (p *Pool) workers() (int, error) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 0, os.NewSyscallError("getrlimit", err)
-	}
-	const enough = maxWorkers*workerFDs + otherFDs
-	free := -otherFDs
-	for fd := 0; uint64(fd) < limit.Cur && free < enough-otherFDs; fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == unix.EBADF {
-			free++
-		}
-	}
-	if free < workerFDs {
-		return 0, hint.Wrap(fmt.Errorf("the limit of %d open files leaves too few descriptors to receive any", limit.Cur),
-			"ulimit -n shows and raises it (RLIMIT_NOFILE)")
-	}
-	if p.Full != nil {
-		return 1, nil
-	}
-	return min(maxWorkers, p.Slots, free/workerFDs), nil
-}
-
 // Run runs programs until the receivers end, and then waits for the programs that
 // still run.
 func (p *Pool) Run() error {
-	p.mu.Lock() // Signal and Running may be called already
-	p.running, p.early = map[int]*Run{}, map[int]ending{}
-	if p.ending == nil {
-		p.ending = make(chan struct{})
-	}
+	p.mu.Lock() // Signal, Stop and Running may be called already
+	p.running, p.early, p.sources = map[int]*Run{}, map[int]ending{}, map[source]int{}
+	p.prepare()
 	p.mu.Unlock()
 	p.spawned = make(chan struct{}, 1)
 	p.slots = make(chan struct{}, p.Slots)
@@ -184,15 +164,29 @@ func (p *Pool) spawners(n int) ([]*spawner, error) {
 	return nil, fmt.Errorf("cannot confine programs: %w", err)
 }
 
+// prepare makes what tells of Signal and Stop. The lock is held.
+func (p *Pool) prepare() {
+	if p.ending == nil {
+		p.ending, p.stopping = make(chan struct{}), make(chan struct{})
+	}
+}
+
+// Stop keeps Run from receiving further connections, also after a pause; it does not
+// wake receivers, which are to be stopped by their own means.
+func (p *Pool) Stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.prepare()
+	p.stopOnce.Do(func() { close(p.stopping) })
+}
+
 // Signal sends a signal to the process groups of all running programs. A connection
 // whose program could not be started so far, for want of memory or the like, is
 // closed.
 func (p *Pool) Signal(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ending == nil {
-		p.ending = make(chan struct{})
-	}
+	p.prepare()
 	p.endOnce.Do(func() { close(p.ending) })
 	for pid := range p.running {
 		_ = unix.Kill(-pid, sig)
@@ -214,6 +208,10 @@ func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
 	var env envBlock
 	for {
 		p.takeSlot() // nothing is received without a free slot
+		if !p.ready() {
+			<-p.slots
+			return nil
+		}
 		err := receive(&c)
 		started := false
 		switch {
@@ -263,8 +261,9 @@ func (p *Pool) trouble(err error) {
 }
 
 // start starts the program on a connection. It keeps trying while the system is
-// short of processes, memory or descriptors.
-func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) bool {
+// short of processes, memory or descriptors. If the run holds the connection, it
+// is taken out of c.
+func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) (started bool) {
 	if len(c.FDs) == 0 {
 		p.trouble(errors.New("a message came without a descriptor"))
 		return false
@@ -277,13 +276,27 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) bool {
 		p.trouble(fmt.Errorf("a connection is lost: %w", err))
 		return false
 	}
+	source, ok := p.admit(c)
+	if !ok {
+		return false
+	}
+	run := &Run{watch: p.watchFor(fd, source)}
+	held := run.watch != nil && run.watch.fd >= 0
+	defer func() {
+		if !started {
+			p.abandon(run.watch)
+		} else if held {
+			c.FDs = c.FDs[1:]
+		}
+	}()
 	p.Environ.fill(env, fd, c.Payload)
 	for pause := time.Duration(0); ; {
-		err := p.spawn(spawner, fd, env)
+		err := p.spawn(run, spawner, fd, env)
 		switch {
 		case err == nil:
 			return true
 		case !temporary(err):
+			p.cannotStart(err)
 			if _, ok := errors.AsType[*os.SyscallError](err); !ok { // execve
 				err = notRunnable(p.Program.Args[0], err)
 			}
@@ -302,36 +315,8 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) bool {
 	}
 }
 
-// shortage tells that programs cannot be started for now, at most every ten seconds:
-// each connection meets the same cause.
-func (p *Pool) shortage(err error) {
-	p.mu.Lock()
-	told := time.Since(p.told) < 10*time.Second
-	if !told {
-		p.told = time.Now()
-	}
-	p.mu.Unlock()
-	if !told {
-		p.trouble(fmt.Errorf("cannot start %s yet, trying again: %w", p.Program.Args[0], err))
-	}
-}
-
-var errKilled = errors.New("the new process was killed before it became the program")
-
-func temporary(err error) bool {
-	if err == errKilled {
-		return true
-	}
-	errno, _ := errors.AsType[unix.Errno](err)
-	switch errno {
-	case unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.ETXTBSY:
-		return true
-	}
-	return false
-}
-
-// spawn starts the program, and enters it in running.
-func (p *Pool) spawn(spawner *spawner, fd int, env *envBlock) error {
+// spawn starts the program, and enters its run in running.
+func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 	p.mu.Lock()
 	p.starting++
 	p.mu.Unlock()
@@ -352,7 +337,7 @@ func (p *Pool) spawn(spawner *spawner, fd int, env *envBlock) error {
 	if err != nil {
 		return err
 	}
-	run := &Run{PID: pid, Begin: begin, Running: len(p.running) + 1}
+	run.PID, run.Begin, run.Running = pid, begin, len(p.running)+1
 	if p.Started != nil {
 		// Under the lock, so that its line comes before that of Ended.
 		run.Env = env.strings()
@@ -360,6 +345,7 @@ func (p *Pool) spawn(spawner *spawner, fd int, env *envBlock) error {
 	}
 	run.Env = nil
 	p.running[pid] = run
+	p.observe(run)
 	if e, ended := p.early[pid]; ended {
 		delete(p.early, pid)
 		p.finish(pid, e)
@@ -378,6 +364,8 @@ func (p *Pool) finish(pid int, e ending) {
 	}
 	delete(p.running, pid)
 	run.Status, run.Took, run.Running = e.status, e.at.Sub(run.Begin), len(p.running)
+	p.fail(p.judge(run), run.Begin, func() string { return StatusText(run.Status) })
+	p.release(run.watch)
 	if p.Ended != nil {
 		p.Ended(run)
 	}

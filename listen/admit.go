@@ -11,10 +11,19 @@ import (
 
 // Refusal says why a connection was refused.
 type Refusal struct {
-	// Reason is a word, for counting: proxy, rules, rate, source-rate, busy or ended.
-	Reason string
+	Reason string // one of the following, for counting
 	Detail string // for people
 }
+
+// Reasons for which connections are refused.
+const (
+	RefusedByRules      = "rules"
+	RefusedByRate       = "rate"
+	RefusedBySourceRate = "source-rate"
+	RefusedForHeader    = "proxy" // the PROXY header is not as it must be
+	RefusedAsBusy       = "busy"
+	RefusedAtEnd        = "ended"
+)
 
 // admit decides about a connection that was just accepted. It returns whether that is
 // let in now; otherwise it is closed, or waits.
@@ -25,7 +34,7 @@ func (a *Acceptor) admit(c *Conn) bool {
 	case proxy == nil:
 		return a.judge(c, a.hold)
 	case !proxy.Trust.Has(c.info.Remote):
-		return a.refused(c, Refusal{"proxy", ErrProxyUntrusted.Error()})
+		return a.refused(c, Refusal{RefusedForHeader, ErrProxyUntrusted.Error()})
 	}
 	return a.hold(c, func(c *Conn) bool {
 		return a.announced(c) && a.judge(c, func(c *Conn, then func(*Conn) bool) bool { return then(c) })
@@ -44,7 +53,7 @@ func (a *Acceptor) announced(c *Conn) bool {
 	case errors.Is(err, ErrStopped):
 		return a.refused(c, Abandoned)
 	case err != nil:
-		return a.refused(c, Refusal{"proxy", err.Error()})
+		return a.refused(c, Refusal{RefusedForHeader, err.Error()})
 	}
 	c.header, c.own = &header, c.info
 	c.info = header.conn(c.own)
@@ -67,7 +76,7 @@ func (a *Acceptor) judge(c *Conn, wait func(*Conn, func(*Conn) bool) bool) bool 
 	delay, ok := a.sources.reserve(a.sources.source(c.info), time.Now(), ahead)
 	switch {
 	case !ok:
-		return a.refused(c, Refusal{"source-rate", "too many connections of its source"})
+		return a.refused(c, Refusal{RefusedBySourceRate, "too many connections of its source"})
 	case delay <= 0:
 		return true
 	}
@@ -86,7 +95,7 @@ func (a *Acceptor) allowed(c *Conn) bool {
 	}
 	decision := rules.Match(c.info.Remote.IP.Addr(), uid, gid)
 	if !decision.Allow {
-		return a.refused(c, Refusal{"rules", decision.Where})
+		return a.refused(c, Refusal{RefusedByRules, decision.Where})
 	}
 	c.settings = decision.Env
 	return true
@@ -102,7 +111,7 @@ func (a *Acceptor) pace(c *Conn) bool {
 	delay := r.Delay()
 	if delay > 0 && a.policy.Rates.Refuse {
 		r.Cancel()
-		return a.refused(c, Refusal{"rate", "too many connections"})
+		return a.refused(c, Refusal{RefusedByRate, "too many connections"})
 	}
 	return a.sleep(delay)
 }

@@ -110,7 +110,7 @@ func (a *Acceptor) refuse(room unix.PollFd) error {
 		case err != nil:
 			return err
 		case a.invited(&c):
-			a.tell(&c, Refusal{"busy", "there is no room"})
+			a.tell(&c, Refusal{RefusedAsBusy, "there is no room"})
 			a.answer(c.FD, a.policy.Busy.Message)
 		}
 	}
@@ -120,7 +120,7 @@ func (a *Acceptor) refuse(room unix.PollFd) error {
 // as that can be seen at once. If not, its connection is closed.
 func (a *Acceptor) invited(c *Conn) bool {
 	if proxy := a.policy.Proxy; proxy != nil {
-		return proxy.Trust.Has(c.info.Remote) || a.refused(c, Refusal{"proxy", ErrProxyUntrusted.Error()})
+		return proxy.Trust.Has(c.info.Remote) || a.refused(c, Refusal{RefusedForHeader, ErrProxyUntrusted.Error()})
 	}
 	return a.allowed(c)
 }

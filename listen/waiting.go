@@ -142,4 +142,4 @@ func (a *Acceptor) Abandon() {
 }
 
 // Abandoned is the reason why connections are closed that still wait at the end.
-var Abandoned = Refusal{"ended", "the service ends"}
+var Abandoned = Refusal{RefusedAtEnd, "the service ends"}

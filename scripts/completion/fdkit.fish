@@ -18,9 +18,9 @@ function __fdkit_state
         case recv-exec
             set valued from wait accept-env dialect mode owner fd log
         case pool
-            set valued from wait accept-env dialect mode owner n grace chdir nice umask limit env user group chroot metrics log
+            set valued from wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
         case serve
-            set valued backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace chdir nice umask limit env user group chroot accept-env dialect metrics log
+            set valued backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
     end
     set -l where options
     while set -q words[1]
@@ -104,7 +104,7 @@ complete -c fdkit -n '__fdkit_at listen' -l over-rate -d 'do ACTION with connect
 complete -c fdkit -n '__fdkit_at listen' -l proxy-protocol -d 'take the client\'s address from the PROXY header that a balancer sends'
 complete -c fdkit -n '__fdkit_at listen' -l trust -d 'let CLIENT send PROXY headers: ADDRESS, ADDRESS/BITS or unix' -x
 complete -c fdkit -n '__fdkit_at listen' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
-complete -c fdkit -n '__fdkit_at listen' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -r -F
+complete -c fdkit -n '__fdkit_at listen' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -x
 complete -c fdkit -n '__fdkit_at listen' -l busy-after -d 'when there has been no room for TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
@@ -177,6 +177,12 @@ complete -c fdkit -n '__fdkit_at pool' -l mode -d 'permission BITS of a named qu
 complete -c fdkit -n '__fdkit_at pool' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -s n -d 'run at most SLOTS programs at once' -x
 complete -c fdkit -n '__fdkit_at pool' -l grace -d 'when told to stop, let running programs go on for at most TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l per-source -d 'run at most N[/V4[,V6]] programs at once for each client address, of which V4 or V6 bits count' -x
+complete -c fdkit -n '__fdkit_at pool' -l per-source-message -d 'write TEXT to clients whom --per-source refuses' -x
+complete -c fdkit -n '__fdkit_at pool' -l timeout -d 'end programs that have run for TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l idle-timeout -d 'end programs over whose connection nothing has gone for TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l first-byte-timeout -d 'end programs whose client has sent nothing for TIME after the start' -x
+complete -c fdkit -n '__fdkit_at pool' -l queue-timeout -d 'close connections that have waited for TIME before they are received, or whose client has gone' -x
 complete -c fdkit -n '__fdkit_at pool' -l chdir -d 'make DIR the working directory of programs' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l nice -d 'run programs with priority N from -20, the best, to 19' -x
 complete -c fdkit -n '__fdkit_at pool' -l umask -d 'run programs with the umask BITS' -x
@@ -209,7 +215,7 @@ complete -c fdkit -n '__fdkit_at serve' -l over-rate -d 'do ACTION with connecti
 complete -c fdkit -n '__fdkit_at serve' -l proxy-protocol -d 'take the client\'s address from the PROXY header that a balancer sends'
 complete -c fdkit -n '__fdkit_at serve' -l trust -d 'let CLIENT send PROXY headers: ADDRESS, ADDRESS/BITS or unix' -x
 complete -c fdkit -n '__fdkit_at serve' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
-complete -c fdkit -n '__fdkit_at serve' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -r -F
+complete -c fdkit -n '__fdkit_at serve' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -x
 complete -c fdkit -n '__fdkit_at serve' -l busy-after -d 'when there has been no room for TIME' -x
 complete -c fdkit -n '__fdkit_at serve' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at serve' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
@@ -232,6 +238,12 @@ complete -c fdkit -n '__fdkit_at serve' -l sndbuf -d 'have send buffers of BYTES
 complete -c fdkit -n '__fdkit_at serve' -l sockopt -d 'set any other socket option, LEVEL:NAME:VALUE, such as tcp:TCP_USER_TIMEOUT:5000' -x
 complete -c fdkit -n '__fdkit_at serve' -s n -d 'run at most SLOTS programs at once' -x
 complete -c fdkit -n '__fdkit_at serve' -l grace -d 'when told to stop, let running programs go on for at most TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l per-source -d 'run at most N[/V4[,V6]] programs at once for each client address, of which V4 or V6 bits count' -x
+complete -c fdkit -n '__fdkit_at serve' -l per-source-message -d 'write TEXT to clients whom --per-source refuses' -x
+complete -c fdkit -n '__fdkit_at serve' -l timeout -d 'end programs that have run for TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l idle-timeout -d 'end programs over whose connection nothing has gone for TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l first-byte-timeout -d 'end programs whose client has sent nothing for TIME after the start' -x
+complete -c fdkit -n '__fdkit_at serve' -l queue-timeout -d 'close connections that have waited for TIME before they are received, or whose client has gone' -x
 complete -c fdkit -n '__fdkit_at serve' -l chdir -d 'make DIR the working directory of programs' -r -F
 complete -c fdkit -n '__fdkit_at serve' -l nice -d 'run programs with priority N from -20, the best, to 19' -x
 complete -c fdkit -n '__fdkit_at serve' -l umask -d 'run programs with the umask BITS' -x
