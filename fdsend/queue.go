@@ -81,6 +81,11 @@ func Open(spec string, o Options) (*Queue, error) {
 // queue waits for the next receiver: there Gone is nil.
 func (q *Queue) Gone() <-chan struct{} { return q.q.Gone() }
 
+// Waiting returns how many descriptors are in the queue, sent by whomever and not
+// received yet. It is not known of a queue that leads to a foreign program, and
+// before Linux 5.9.
+func (q *Queue) Waiting() (n int, known bool) { return q.q.Waiting() }
+
 // Drain waits until what was sent needs this process no longer: it has been
 // received, or other processes hold the queue. It returns nil early if no
 // receiver is left, and ctx.Err() when ctx ends.

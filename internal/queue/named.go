@@ -190,7 +190,7 @@ func attachNamed(conn int, path string, o opening, patience *patience) (*named, 
 func (n *named) queue(sending bool) *Queue {
 	n.let = &door{answer: n.answer}
 	n.let.open(n.door)
-	q := &Queue{FD: n.receive}
+	q := &Queue{FD: n.receive, receive: &n.receive}
 	if sending {
 		q.FD, q.lasting = n.send, n.company
 	}

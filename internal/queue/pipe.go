@@ -107,7 +107,7 @@ func sendThroughPipe(fd int) (*Queue, error) {
 	if private >= 0 {
 		d.open(private)
 	}
-	q := &Queue{FD: send, gone: lifeline.gone}
+	q := &Queue{FD: send, receive: &receive, gone: lifeline.gone}
 	q.lasting = func() bool { return false } // whether a receiver is attached is not known
 	q.leave = func() (lost int, err error) {
 		d.shut()

@@ -50,6 +50,7 @@ type Queue struct {
 	// Calls are the system calls that Senders and Receivers make on FD.
 	Calls interrupt.Calls
 
+	receive *int                         // the receiving end, if this process holds that too
 	gone    chan struct{}                // closed when no receiver is left; nil if that cannot be seen
 	lasting func() bool                  // whether what is queued survives this process; nil: it does
 	leave   func() (lost int, err error) // gives up what stands behind FD; nil: nothing does
