@@ -84,7 +84,7 @@ func dialerOf(c *cli.Context) (*dialer, error) {
 	switch {
 	case err != nil:
 		return nil, usagef("address %s: %w", operands[0], err)
-	case a.Kind == listen.Inherited:
+	case a.Kind == listen.Inherited, a.Kind == listen.Systemd:
 		return nil, usagef("address %s: a descriptor is nothing to connect to", operands[0])
 	case a.Kind == listen.TCP && a.Port == 0:
 		return nil, usagef("address %s: nobody listens on port 0", operands[0])
@@ -117,7 +117,7 @@ func connectAndBecome(c *cli.Context, d *dialer) error {
 	if err != nil {
 		return err
 	}
-	environ, err := exec.NewEnviron(os.Environ())
+	environ, err := exec.NewEnviron(withoutSockets(os.Environ()))
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,15 +26,22 @@ func listenCommand() *cli.Command {
 		Usage:     "accept connections and send each as a descriptor",
 		UsageText: "fdkit listen [OPTION...] ADDRESS...",
 		Description: "ADDRESS is :PORT, HOST:PORT, [IPV6]:PORT, tcp:HOST:PORT, tcp4:HOST:PORT,\n" +
-			"tcp6:HOST:PORT, unix:PATH, unix:@NAME or fd:N. See fdkit-listen(1).",
+			"tcp6:HOST:PORT, unix:PATH, unix:@NAME, fd:N, systemd: or systemd:NAME.\n" +
+			"See fdkit-listen(1).",
 		Flags: append(append([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "send to `QUEUE` instead of stdout"},
-			numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog),
-			numberFlag("address-fd", "once listening, write each bound address as a line to descriptor `N`, and close it", 0, 1<<20, -1),
-			numberFlag("ready-fd", "once listening, write a newline to descriptor `N`, and close it", 0, 1<<20, -1),
 			&cli.BoolFlag{Name: "1", Usage: "once listening, write the port to stdout", DisableDefaultText: true},
-		}, append(socketFlags(), queueFlags()...)...), verbosityFlags()...),
+		}, append(append(boundFlags(), socketFlags()...), queueFlags()...)...), verbosityFlags()...),
 		Action: runListen,
+	}
+}
+
+// boundFlags are the options of the commands that listen, but for socket options.
+func boundFlags() []cli.Flag {
+	return []cli.Flag{
+		numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog),
+		numberFlag("address-fd", "once listening, write each bound address as a line to descriptor `N`, and close it", 0, 1<<20, -1),
+		numberFlag("ready-fd", "once listening, write a newline to descriptor `N`, and close it", 0, 1<<20, -1),
 	}
 }
 
@@ -85,7 +92,9 @@ func runListen(c *cli.Context) error {
 		_, _ = q.Close()
 		return err
 	}
-	s := service{log: log, listeners: listeners, queue: q}
+	closeUnused(addresses, log)
+	s := service{log: log, listeners: listeners, queue: q, notify: newNotifier(log)}
+	defer s.notify.end()
 	return s.run(signals)
 }
 
@@ -101,15 +110,9 @@ func parseAddresses(operands []string) (addresses []listen.Address, err error) {
 		if err != nil {
 			return nil, usagef("address %s: %w", operand, err)
 		}
-		if a.Kind == listen.Inherited && !inherited(a.FD) {
-			return nil, usageHint("a parent process or a supervisor opens it", "address %s: descriptor %d is not open", operand, a.FD)
-		}
-		if a.Kind == listen.Inherited && slices.Contains(addresses, a) {
-			return nil, usagef("address %s: it is given twice", operand)
-		}
 		addresses = append(addresses, a)
 	}
-	return addresses, nil
+	return addresses, checkInherited(addresses)
 }
 
 func listenAll(addresses []listen.Address, o listen.Options) (all []*listen.Listener, err error) {
@@ -210,6 +213,9 @@ type service struct {
 	log       logger
 	listeners []*listen.Listener
 	queue     *fdsend.Queue
+	notify    *notifier
+
+	accepted atomic.Int64 // counted for notify
 
 	ends    chan end           // of Serve
 	serving int                // how many Serves run
@@ -227,8 +233,12 @@ func (s *service) run(signals <-chan os.Signal) error {
 	for _, l := range s.listeners {
 		s.serve(l)
 	}
+	s.notify.status(s.status)
+	s.notify.ready()
 	for running := true; running; {
 		select {
+		case <-s.notify.ticks():
+			s.notify.tick()
 		case sig := <-pauses:
 			s.pause(sig == syscall.SIGUSR1)
 		case e := <-s.ends:
@@ -239,8 +249,10 @@ func (s *service) run(signals <-chan os.Signal) error {
 				s.serve(e.listener)
 			}
 		case <-s.queue.Gone():
+			s.notify.stopping()
 			running = false
 		case <-signals:
+			s.notify.stopping()
 			closeListeners(s.listeners)
 			s.drain(signals)
 			running = false
@@ -357,5 +369,25 @@ func (s *service) events(l *listen.Listener) listen.Events {
 	if s.log.level >= levelAll {
 		on.Accepted = func(c *listen.Conn) { s.log.info("accepted %s at %s", c.Remote(), c.Local()) }
 	}
+	if log := on.Accepted; s.notify != nil {
+		on.Accepted = func(c *listen.Conn) {
+			s.accepted.Add(1)
+			if log != nil {
+				log(c)
+			}
+		}
+	}
 	return on
+}
+
+// status is what the service manager shows of the service.
+func (s *service) status() string {
+	text := fmt.Sprintf("accepted %d", s.accepted.Load())
+	if queued, known := s.queue.Waiting(); known {
+		text += fmt.Sprintf(", queued %d", queued)
+	}
+	if s.paused {
+		text = "accepting pauses; " + text
+	}
+	return text
 }

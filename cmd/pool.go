@@ -66,16 +66,25 @@ func runPool(c *cli.Context) error {
 	defer r.log.journal.end()
 	pool := r.pool(q, numberOf(c, "n"))
 	pool.Confine = confine
+	r.notify = newNotifier(r.log)
+	defer r.notify.end()
+	ready := r.notify.follow(pool)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
-	if sig == nil {
+	for sig == nil {
 		select {
+		case <-ready:
+			r.notify.ready()
+		case <-r.notify.ticks():
+			r.notify.tick()
 		case err = <-ended:
+			r.notify.stopping()
 			r.close(q)
 			return err
-		case <-signals:
+		case sig = <-signals:
 		}
 	}
+	r.notify.stopping()
 	r.close(q) // lets the sender know
 	return r.finish(pool, ended, signals, durationOf(c, "grace"))
 }
@@ -100,6 +109,8 @@ func (r *receiver) finish(pool *exec.Pool, ended <-chan error, signals <-chan os
 		select {
 		case err := <-ended:
 			return err
+		case <-r.notify.ticks():
+			r.notify.tick()
 		case <-patience:
 			patience = nil
 			r.log.notice("waiting for running programs (%d); a second signal ends them", pool.Running())

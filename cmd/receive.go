@@ -22,6 +22,7 @@ type receiver struct {
 	from    string
 	options fdrecv.Options
 	ending  atomic.Bool // the programs are being ended by us
+	notify  *notifier   // of pool
 }
 
 // receiverOf checks all that can be checked before a connection is taken. The

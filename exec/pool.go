@@ -43,6 +43,8 @@ type Pool struct {
 	// Lost tells whether an error of a receiver means that one connection was
 	// lost and the next can be received. It may be nil.
 	Lost func(error) bool
+	// Ready is told when programs can be started and receiving begins. It may be nil.
+	Ready func()
 	// Started and Ended are told of each program, one at a time, Trouble of each
 	// connection for which none could be run, and of pauses. They may be nil.
 	Started func(*Run)
@@ -86,8 +88,9 @@ const (
 	// vfork is not to be had, a pipe of ForkExec and a copy of its end.
 	workerFDs = 4
 	// The rest of the process has at most these for moments: who attaches to a
-	// named queue, and what describes the queue to it.
-	otherFDs = 2
+	// named queue, what describes the queue to it, and the socket by which the
+	// service manager is told something.
+	otherFDs = 3
 )
 
 // workers returns how many workers there may be. A message for which there is
@@ -140,6 +143,9 @@ func (p *Pool) Run() error {
 	}
 	done := make(chan struct{})
 	go p.reap(done)
+	if p.Ready != nil {
+		p.Ready()
+	}
 	var work sync.WaitGroup
 	var failure error
 	var once sync.Once
