@@ -30,10 +30,10 @@ _fdkit_kind() {
     local name=${2%%=*}
     name=${name#-}
     case "$1 ${name#-}" in
-    'listen to' | 'connect to' | 'recv-exec from' | 'pool from') kind=queue ;;
+    'listen to' | 'bind to' | 'connect to' | 'recv-exec from' | 'pool from') kind=queue ;;
     'pool group' | 'pool chroot' | 'pool chdir' | 'pool limit' | 'pool env') kind=file ;;
-    'listen owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user') kind=user ;;
-    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask') kind=none ;;
+    'listen owner' | 'bind owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user') kind=user ;;
+    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'bind name' | 'bind backlog' | 'bind address-fd' | 'bind ready-fd' | 'bind keepalive-idle' | 'bind keepalive-interval' | 'bind keepalive-count' | 'bind defer-accept' | 'bind fastopen' | 'bind reuseport' | 'bind mark' | 'bind bind-to-device' | 'bind rcvbuf' | 'bind sndbuf' | 'bind sockopt' | 'bind mode' | 'connect fd' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool mode' | 'pool n' | 'pool grace' | 'pool nice' | 'pool umask') kind=none ;;
     *) kind='' ;;
     esac
 }
@@ -43,7 +43,7 @@ _fdkit_reply() {
     local starts='' files=''
     case $1 in
     queue) starts='unix: unix-listen: unix-seqpacket: unix-dgram: fd:' files=yes ;;
-    address) starts='unix: tcp: tcp4: tcp6: fd:' ;;
+    address) starts='unix: tcp: tcp4: tcp6: fd: systemd:' ;;
     file) files=yes ;;
     user) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
     none) ;;
@@ -87,6 +87,28 @@ _fdkit_program() {
     fi
 }
 
+# _fdkit_addresses completes addresses and the program that follows them, from
+# words[$1] on. What has a colon before any slash is an address.
+_fdkit_addresses() {
+    local i=$1 cur=${words[-1]} n=$((${#words[@]} - 1))
+    while ((i < n)) && [[ ${words[i]%%/*} == *:* ]]; do
+        ((i++))
+    done
+    if ((i == n)) && [[ $i == "$1" || ${cur%%/*} == *:* ]]; then
+        _fdkit_reply address "$cur"
+        COMPREPLY=("${COMPREPLY[@]#"${cur%"$piece"}"}")
+        return
+    fi
+    if ((i < n)) && [[ ${words[i]} == -- ]]; then
+        _fdkit_program $((i + 1))
+        return
+    fi
+    _fdkit_program "$i"
+    if ((i == n)); then
+        mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W 'unix: tcp: tcp4: tcp6: fd: systemd:' -- "$cur")
+    fi
+}
+
 _fdkit() {
     local words at piece kind cur command options operands i n ended=''
     _fdkit_words
@@ -95,14 +117,18 @@ _fdkit() {
     if ((n == 1)); then
         case $cur in
         -*) _fdkit_reply '--help -h --version' "$cur" ;;
-        *) _fdkit_reply 'listen connect recv-exec pool completion' "$cur" ;;
+        *) _fdkit_reply 'listen bind connect recv-exec pool completion' "$cur" ;;
         esac
         return
     fi
     case $command in
     listen)
-        options='--to --backlog --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --help -h'
+        options='--to -1 --backlog --address-fd --ready-fd --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --help -h'
         operands='address'
+        ;;
+    bind)
+        options='--to --name --backlog --address-fd --ready-fd --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --help -h'
+        operands='addresses program'
         ;;
     connect)
         options='--to --fd --timeout --bind --mode --owner -v -Q -q --help -h'
@@ -151,6 +177,9 @@ _fdkit() {
         return
     elif [[ $operands == 'address program' ]] && ((i < n)); then
         _fdkit_program $((i + 1))
+        return
+    elif [[ $operands == 'addresses program' ]]; then
+        _fdkit_addresses "$i"
         return
     elif [[ $operands == address || $operands == file ]] || ((i == n)); then
         _fdkit_reply "${operands% program}" "$cur"

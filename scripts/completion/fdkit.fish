@@ -13,6 +13,8 @@ function __fdkit_state
     switch $command
         case listen
             set valued to backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt mode owner
+        case bind
+            set valued to name backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner
         case connect
             set valued to fd timeout bind mode owner
         case recv-exec
@@ -68,6 +70,46 @@ function __fdkit_program
     complete -C "$words"
 end
 
+# __fdkit_addresses COMMAND prints how many operands of COMMAND are addresses, which
+# have a colon before any slash, and how many operands there are.
+function __fdkit_addresses
+    set -l state (__fdkit_state)
+    test "$state[1]" = $argv[1]
+    or return
+    set -e state[1..2]
+    set -l count 0
+    for word in $state
+        string match -qr '^[^/]*:' -- $word
+        or break
+        set count (math $count + 1)
+    end
+    printf '%s\n' $count (count $state)
+end
+
+# __fdkit_address COMMAND: it is where a further address may stand.
+function __fdkit_address
+    set -l counts (__fdkit_addresses $argv[1])
+    and set -q counts[1]
+    and test $counts[1] -eq $counts[2]
+end
+
+# __fdkit_addressed COMMAND: an address is there, and so a program may follow.
+function __fdkit_addressed
+    set -l counts (__fdkit_addresses $argv[1])
+    and set -q counts[1]
+    and test $counts[1] -gt 0
+end
+
+# __fdkit_after_addresses COMMAND completes the program that follows addresses.
+function __fdkit_after_addresses
+    set -l counts (__fdkit_addresses $argv[1])
+    set -l skip (math $counts[1] + 2)
+    set -l state (__fdkit_state)
+    test "$state[$(math $skip + 1)]" = --
+    and set skip (math $skip + 1)
+    __fdkit_program $skip
+end
+
 function __fdkit_user
     set -l user (string match -r '^.*:' -- (commandline -ct | string replace -r '^--?owner=' ''))
     if set -q user[1]
@@ -81,16 +123,17 @@ complete -c fdkit -f
 complete -c fdkit -n __fish_is_first_token -s h -l help -d 'show help'
 complete -c fdkit -n __fish_is_first_token -l version -d 'print the version'
 complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and send each as a descriptor'
+complete -c fdkit -n __fish_is_first_token -a bind -d 'bind addresses and become a server with the listening sockets, or send them'
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
-complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
 complete -c fdkit -n '__fdkit_at listen' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
@@ -113,8 +156,39 @@ complete -c fdkit -n '__fdkit_at listen' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at listen' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at listen' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at listen' -l help -s h -d 'show help'
-complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
+
+complete -c fdkit -n '__fdkit_at bind' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at bind' -l name -d 'call the sockets of the next ADDRESS NAME; one for each ADDRESS, in order' -x
+complete -c fdkit -n '__fdkit_at bind' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at bind' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at bind' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at bind' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
+complete -c fdkit -n '__fdkit_at bind' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-interval -d 'the same, and ask again every TIME' -x
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-count -d 'the same, and ask N times' -x
+complete -c fdkit -n '__fdkit_at bind' -l defer-accept -d 'accept when the client has sent something, or after TIME (TCP_DEFER_ACCEPT)' -x
+complete -c fdkit -n '__fdkit_at bind' -l fastopen -d 'take data that comes with the SYN, of N connections at once (TCP_FASTOPEN)' -x
+complete -c fdkit -n '__fdkit_at bind' -l reuseport -d 'bind N sockets to each address, which share its connections (SO_REUSEPORT)' -x
+complete -c fdkit -n '__fdkit_at bind' -l freebind -d 'bind an address that is not there, or not yet (IP_FREEBIND)'
+complete -c fdkit -n '__fdkit_at bind' -l transparent -d 'take connections to addresses of others, that a firewall diverts (IP_TRANSPARENT)'
+complete -c fdkit -n '__fdkit_at bind' -l mark -d 'put mark N on what is sent, for routing and firewalls (SO_MARK)' -x
+complete -c fdkit -n '__fdkit_at bind' -l bind-to-device -d 'take connections of network interface NAME only (SO_BINDTODEVICE)' -x
+complete -c fdkit -n '__fdkit_at bind' -l v6only -d 'let :PORT be for IPv6 only (IPV6_V6ONLY)'
+complete -c fdkit -n '__fdkit_at bind' -l rcvbuf -d 'have receive buffers of BYTES (SO_RCVBUF)' -x
+complete -c fdkit -n '__fdkit_at bind' -l sndbuf -d 'have send buffers of BYTES (SO_SNDBUF)' -x
+complete -c fdkit -n '__fdkit_at bind' -l sockopt -d 'set any other socket option, LEVEL:NAME:VALUE, such as tcp:TCP_USER_TIMEOUT:5000' -x
+complete -c fdkit -n '__fdkit_at bind' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at bind' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at bind' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at bind' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at bind' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at bind' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_address bind' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
+complete -c fdkit -n '__fdkit_address bind; and string match -q "unix:*" -- (commandline -ct)' -F
+complete -c fdkit -n '__fdkit_addressed bind' -a '(__fdkit_after_addresses bind)'
 
 complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at connect' -l fd -d 'with PROGRAM: place the connection at N[,N...] instead of 6,7' -x
@@ -126,7 +200,7 @@ complete -c fdkit -n '__fdkit_at connect' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at connect' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at connect' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at connect' -l help -s h -d 'show help'
-complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect first' -a '(__fdkit_program 3)'
 
