@@ -201,8 +201,8 @@ func (b *binding) become(program *exec.Program) error {
 		"LISTEN_FDNAMES="+strings.Join(names, ":"))
 	err = program.BecomeWith(places, env)
 	closeSockets(sockets)
-	if place, ok := errors.AsType[*exec.PlaceError](err); ok {
-		err = hint.Wrap(fmt.Errorf("cannot pass %d sockets: %w", len(sockets), place.Err),
+	if _, ok := errors.AsType[*exec.PlaceError](err); ok {
+		err = hint.Wrap(fmt.Errorf("cannot pass %d sockets: %w", len(sockets), unix.EMFILE),
 			"ulimit -n shows and raises the limit (RLIMIT_NOFILE)")
 	}
 	return err
@@ -264,7 +264,7 @@ func sendSockets(q *fdsend.Queue, sockets []socket, stop <-chan struct{}) error 
 	case err != nil:
 		return err
 	case lost > 0:
-		return fmt.Errorf("%w: %d listening sockets are closed", errNoReceiver, lost)
+		return fmt.Errorf("%w: closed %d listening sockets that were sent", errNoReceiver, lost)
 	case closeErr != nil:
 		return closeErr
 	}

@@ -184,7 +184,7 @@ func (f families) include(domain int, bound bool) (why string, ok bool) {
 	case f == anySocket:
 		return "", true
 	case !tcp:
-		return "it is for TCP sockets; start another fdkit listen, with the same queue, for other addresses", false
+		return "it is for TCP sockets; other addresses need a command of their own", false
 	case bound && f >= unboundTCP:
 		return "whoever binds the socket sets it, before", false
 	case domain == mptcp:

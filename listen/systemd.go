@@ -23,7 +23,7 @@ type Socket struct {
 }
 
 // String names the socket for people.
-func (s Socket) String() string { return fmt.Sprintf("descriptor %d, named %s", s.FD, s.Name) }
+func (s Socket) String() string { return fmt.Sprintf("descriptor %d (named %s)", s.FD, s.Name) }
 
 // Passed returns the descriptors that systemd, or a program that does as systemd
 // does, has passed to this process, as LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES
