@@ -362,7 +362,7 @@ get 127.0.0.1:8080; get 127.0.0.1:8080`,
 		page:   "fdkit-bind.1",
 		files:  map[string]string{"server.py": "# server.py: fdkit bind :8080 python3 server.py 3"},
 		blocks: []string{"fdkit bind :80 setpriv --reuid=nobody --regid=nogroup --clear-groups \\"},
-		script: "PATH=/run/bin:/usr/bin:/bin:$PATH; run 1; server=$!; get 127.0.0.1:80; ps -o user= -p $(pgrep -P $server || echo $server)",
+		script: "chmod 755 ..; PATH=/run/bin:/usr/bin:/bin:$PATH; run 1; server=$!; get 127.0.0.1:80; ps -o user= -p $(pgrep -P $server || echo $server)",
 		want:   "hello ::ffff:127.0.0.1\nnobody\n", needs: []string{"python3", "setpriv", "ps"}, root: true,
 	},
 	{
