@@ -189,6 +189,9 @@ func (b *binding) become(program *exec.Program) error {
 	var names []string
 	for i, s := range sockets {
 		places = append(places, exec.Place{FD: s.FD(), At: first + i})
+		if s.FD() < first { // fd:0, say, which remains standard input
+			places = append(places, exec.Place{FD: s.FD(), At: s.FD()})
+		}
 		name := s.name
 		if name == "" {
 			name = "unknown" // as sd_listen_fds_with_names(3) has it
