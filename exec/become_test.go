@@ -3,11 +3,16 @@
 package exec_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -90,4 +95,83 @@ func becomeWith(args []string) error {
 		return err
 	}
 	return program.BecomeWith(places, os.Environ())
+}
+
+// The Go runtime has descriptors of its own, which it uses when it collects garbage:
+// here at one of the places, with a collection sure to be due before execve.
+func TestBecomeWhileCollecting(t *testing.T) {
+	c := fdtest.Program(t, "become-collecting")
+	c.Env = append(c.Env, "GOGC=1", "GOMEMLIMIT=1")
+	out, err := c.CombinedOutput()
+	if err != nil || string(out) != "became 7\n" {
+		t.Errorf("BecomeWith at the place of the runtime's epoll: %v\n%s", err, out)
+	}
+}
+
+func becomeCollecting([]string) error {
+	time.AfterFunc(time.Hour, func() {}).Stop() // lets the runtime open its descriptors
+	var places []exec.Place
+	for at := 3; at < 20; at++ {
+		link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", at))
+		if err == nil && strings.HasPrefix(link, "anon_inode:[event") {
+			places = append(places, exec.Place{FD: 2, At: at})
+		}
+	}
+	if places == nil {
+		return errors.New("the runtime has no descriptors")
+	}
+	program, err := exec.Find("sh", "-c", `echo "became $(echo "$LAST")"`)
+	if err != nil {
+		return err
+	}
+	var env []string
+	for i := range 20000 { // some 500 kB of pointers and strings, with which a collection begins
+		env = append(env, fmt.Sprintf("V%d=%d", i, i))
+	}
+	return program.BecomeWith(places, append(env, "LAST=7", "PATH="+os.Getenv("PATH")))
+}
+
+// When execve fails in the end, the error can be told, whatever the runtime does.
+func TestBecomeFails(t *testing.T) {
+	c := fdtest.Program(t, "become-failing", filepath.Join(t.TempDir(), "program"))
+	c.Env = append(c.Env, "GOGC=1")
+	out, err := c.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "become-failing: cannot run") || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("BecomeWith of what is no program: %v, %q; want its error", err, out)
+	}
+}
+
+func becomeFailing(args []string) error {
+	time.AfterFunc(time.Hour, func() {}).Stop()
+	if err := os.WriteFile(args[0], []byte("no first line"), 0o777); err != nil {
+		return err
+	}
+	program, err := exec.Find(args[0])
+	if err != nil {
+		return err
+	}
+	var places []exec.Place
+	for at := 3; at < 10; at++ {
+		places = append(places, exec.Place{FD: 2, At: at})
+	}
+	look := func() (links []string) {
+		for fd := range 40 {
+			link, _ := os.Readlink(fmt.Sprintf("/proc/thread-self/fd/%d", fd))
+			links = append(links, link)
+		}
+		return links
+	}
+	before := look()
+	err = program.BecomeWith(places, os.Environ())
+	if after := look(); !slices.Equal(after, before) {
+		return fmt.Errorf("the descriptors were %q and are %q", before, after)
+	}
+	var garbage [][]byte
+	for range 10000 {
+		garbage = append(garbage, make([]byte, 10000))
+		runtime.Gosched()
+	}
+	runtime.KeepAlive(garbage)
+	time.Sleep(time.Millisecond)
+	return err
 }
