@@ -24,6 +24,7 @@ func New(version string) *cli.App {
 		Version:   version,
 		Commands: []*cli.Command{
 			leaf(listenCommand()),
+			leaf(bindCommand()),
 			leaf(connectCommand()),
 			leaf(recvExecCommand()),
 			leaf(poolCommand()),

@@ -62,7 +62,7 @@ func runCompletion(c *cli.Context) error {
 type completion struct {
 	Name, Usage string
 	Options     []completedOption
-	Operands    string   // "program", "address", "address program", "word" or "", which is a file
+	Operands    string   // "program", "address", "address program", "addresses program", "word" or "", which is a file
 	Words       []string // the operands, if they are words
 	Commands    []completion
 }
@@ -79,7 +79,7 @@ var helpOption = completedOption{Names: []string{"help", "h"}, Usage: "show help
 
 // The beginnings of what listen.ParseAddress and internal/queue take.
 var completionStarts = map[string][]string{
-	"address": {"unix:", "tcp:", "tcp4:", "tcp6:", "fd:"},
+	"address": {"unix:", "tcp:", "tcp4:", "tcp6:", "fd:", "systemd:"},
 	"queue":   {"unix:", "unix-listen:", "unix-seqpacket:", "unix-dgram:", "fd:"},
 }
 
@@ -107,6 +107,8 @@ func completionTree(app *cli.App) completion {
 func completedOperands(usageText string) (kind string, words []string) {
 	fields := strings.Fields(usageText)
 	switch last := fields[len(fields)-1]; {
+	case slices.Contains(fields, "ADDRESS...") && slices.Contains(fields, "PROGRAM"):
+		return "addresses program", nil
 	case slices.Contains(fields, "[PROGRAM"):
 		return "address program", nil
 	case slices.Contains(fields, "PROGRAM"):

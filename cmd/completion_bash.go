@@ -90,6 +90,28 @@ _fdkit_program() {
     fi
 }
 
+# _fdkit_addresses completes addresses and the program that follows them, from
+# words[$1] on. What has a colon before any slash is an address.
+_fdkit_addresses() {
+    local i=$1 cur=${words[-1]} n=$((${#words[@]} - 1))
+    while ((i < n)) && [[ ${words[i]%%/*} == *:* ]]; do
+        ((i++))
+    done
+    if ((i == n)) && [[ $i == "$1" || ${cur%%/*} == *:* ]]; then
+        _fdkit_reply address "$cur"
+        COMPREPLY=("${COMPREPLY[@]#"${cur%"$piece"}"}")
+        return
+    fi
+    if ((i < n)) && [[ ${words[i]} == -- ]]; then
+        _fdkit_program $((i + 1))
+        return
+    fi
+    _fdkit_program "$i"
+    if ((i == n)); then
+        mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W '<<starts "address">>' -- "$cur")
+    fi
+}
+
 _fdkit() {
     local words at piece kind cur command options operands i n ended=''
     _fdkit_words
@@ -140,6 +162,9 @@ _fdkit() {
         return
     elif [[ $operands == 'address program' ]] && ((i < n)); then
         _fdkit_program $((i + 1))
+        return
+    elif [[ $operands == 'addresses program' ]]; then
+        _fdkit_addresses "$i"
         return
     elif [[ $operands == address || $operands == file ]] || ((i == n)); then
         _fdkit_reply "${operands% program}" "$cur"

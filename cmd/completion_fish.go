@@ -73,6 +73,46 @@ function __fdkit_program
     complete -C "$words"
 end
 
+# __fdkit_addresses COMMAND prints how many operands of COMMAND are addresses, which
+# have a colon before any slash, and how many operands there are.
+function __fdkit_addresses
+    set -l state (__fdkit_state)
+    test "$state[1]" = $argv[1]
+    or return
+    set -e state[1..2]
+    set -l count 0
+    for word in $state
+        string match -qr '^[^/]*:' -- $word
+        or break
+        set count (math $count + 1)
+    end
+    printf '%s\n' $count (count $state)
+end
+
+# __fdkit_address COMMAND: it is where a further address may stand.
+function __fdkit_address
+    set -l counts (__fdkit_addresses $argv[1])
+    and set -q counts[1]
+    and test $counts[1] -eq $counts[2]
+end
+
+# __fdkit_addressed COMMAND: an address is there, and so a program may follow.
+function __fdkit_addressed
+    set -l counts (__fdkit_addresses $argv[1])
+    and set -q counts[1]
+    and test $counts[1] -gt 0
+end
+
+# __fdkit_after_addresses COMMAND completes the program that follows addresses.
+function __fdkit_after_addresses
+    set -l counts (__fdkit_addresses $argv[1])
+    set -l skip (math $counts[1] + 2)
+    set -l state (__fdkit_state)
+    test "$state[$(math $skip + 1)]" = --
+    and set skip (math $skip + 1)
+    __fdkit_program $skip
+end
+
 function __fdkit_user
     set -l user (string match -r '^.*:' -- (commandline -ct | string replace -r '^--?owner=' ''))
     if set -q user[1]
@@ -104,6 +144,10 @@ complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '(__fdkit_program)'
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>> first' -a '<<starts "address">>'
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>> first; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and not __fdkit_operand <<.Name>> first' -a '(__fdkit_program 3)'
+<<- else if eq .Operands "addresses program">>
+complete -c <<$.Name>> -n '__fdkit_address <<.Name>>' -a '<<starts "address">>'
+complete -c <<$.Name>> -n '__fdkit_address <<.Name>>; and string match -q "unix:*" -- (commandline -ct)' -F
+complete -c <<$.Name>> -n '__fdkit_addressed <<.Name>>' -a '(__fdkit_after_addresses <<.Name>>)'
 <<- else if eq .Operands "address">>
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '<<starts "address">>'
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and string match -q "unix:*" -- (commandline -ct)' -F

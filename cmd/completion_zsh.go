@@ -19,6 +19,24 @@ _fdkit_address() {
     fi
 }
 
+# _fdkit_addresses completes what follows the first address: others, which have a
+# colon before any slash, and a program.
+_fdkit_addresses() {
+    while ((CURRENT > 1)) && [[ ${words[1]%%/*} == *:* ]]; do
+        shift words
+        ((CURRENT--))
+    done
+    if ((CURRENT > 1)) && [[ $words[1] == -- ]]; then
+        shift words
+        ((CURRENT--))
+        _normal
+    elif ((CURRENT > 1)); then
+        _normal
+    else
+        _alternative 'addresses:address:_fdkit_address' 'programs:program:_command_names -e'
+    fi
+}
+
 _fdkit_queue() {
     if compset -P 'unix*:'; then
         _files
@@ -70,6 +88,9 @@ _fdkit() {
 <<- else if eq .Operands "address program">>
                 '(-)1:address:_fdkit_address' \
                 '*:::program: _normal' && ret=0
+<<- else if eq .Operands "addresses program">>
+                '(-)1:address:_fdkit_address' \
+                '*:::program:_fdkit_addresses' && ret=0
 <<- else if eq .Operands "address">>
                 '*:address:_fdkit_address' && ret=0
 <<- else if eq .Operands "word">>

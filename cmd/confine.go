@@ -63,9 +63,10 @@ func confinementOf(c *cli.Context) (confine exec.Confinement, err error) {
 }
 
 // environOf returns the environment that programs inherit: that of this process,
-// environ, or nothing, with what the options add.
+// environ, less what is for this process only, or nothing, with what the options
+// add.
 func environOf(c *cli.Context, environ []string) ([]string, error) {
-	base := slices.Clone(environ)
+	base := withoutManager(environ)
 	if c.Bool("clean-env") {
 		base = nil
 	}

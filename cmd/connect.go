@@ -38,7 +38,7 @@ func connectCommand() *cli.Command {
 			dialectFlag("ncat, tcp6 or ucspi"),
 			&cli.GenericFlag{Name: "timeout", Usage: "give up after `TIME`", Value: &duration{connectTimeout}, DefaultText: "1m"},
 			&cli.GenericFlag{Name: "bind", Usage: "connect from this `LOCAL` IP address, :PORT or both", Value: &local{}},
-		}, queueFlags()...), verbosityFlags()...),
+		}, queueFlags()...), clientLogFlags()...),
 		Action: runConnect,
 	}
 }
@@ -86,7 +86,7 @@ func dialerOf(c *cli.Context) (*dialer, error) {
 	switch {
 	case err != nil:
 		return nil, usagef("address %s: %w", operands[0], err)
-	case a.Kind == listen.Inherited:
+	case a.Kind == listen.Inherited, a.Kind == listen.Systemd:
 		return nil, usagef("address %s: a descriptor is nothing to connect to", operands[0])
 	case a.Kind == listen.TCP && a.Port == 0:
 		return nil, usagef("address %s: nobody listens on port 0", operands[0])
@@ -125,7 +125,7 @@ func connectAndBecome(c *cli.Context, d *dialer) error {
 	if err != nil {
 		return err
 	}
-	environ, err := exec.NewEnviron(os.Environ())
+	environ, err := exec.NewEnviron(withoutSockets(os.Environ()))
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ func TestInstall(t *testing.T) {
 		"share/bash-completion/completions/fdkit":    "scripts/completion/fdkit.bash",
 		"share/zsh/site-functions/_fdkit":            "scripts/completion/_fdkit",
 		"share/fish/vendor_completions.d/fdkit.fish": "scripts/completion/fdkit.fish",
+		"share/doc/fdkit/systemd/fdkit-web.socket":   "scripts/systemd/fdkit-web.socket",
 		"share/man/man1/fdkit.1":                     "man/fdkit.1",
 		"share/man/man7/fdkit-protocol.7":            "man/fdkit-protocol.7",
 	}

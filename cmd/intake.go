@@ -29,15 +29,15 @@ type intake struct {
 	listeners []*listen.Listener // once bound
 	acceptor  *listen.Acceptor
 	paused    bool
+	notify    *notifier
+	accepted  atomic.Int64 // connections let in
 	refusals  *refusals
 	abandoned atomic.Int64 // connections that still waited at the end
 }
 
 // intakeFlags are the options of the commands that accept connections.
 func intakeFlags() []cli.Flag {
-	return slices.Concat([]cli.Flag{
-		numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog),
-	}, accessFlags(), rateFlags(), proxyFlags(), busyFlags(), outputFlags(), socketFlags())
+	return slices.Concat([]cli.Flag{backlogFlag(), portFlag()}, boundFlags(), accessFlags(), rateFlags(), proxyFlags(), busyFlags(), socketFlags())
 }
 
 // intakeOf checks all that can be checked before the addresses are bound. queue is
@@ -79,29 +79,28 @@ func parseAddresses(operands []string) (addresses []listen.Address, err error) {
 		if err != nil {
 			return nil, usagef("address %s: %w", operand, err)
 		}
-		if a.Kind == listen.Inherited && !inherited(a.FD) {
-			return nil, usageHint("a parent process or a supervisor opens it", "address %s: descriptor %d is not open", operand, a.FD)
-		}
-		if a.Kind == listen.Inherited && slices.Contains(addresses, a) {
-			return nil, usagef("address %s: it is given twice", operand)
-		}
 		addresses = append(addresses, a)
 	}
-	return addresses, nil
+	return addresses, checkInherited(addresses)
 }
 
 // bind binds the addresses. The signals that would end this process must be ours by
 // now: none may leave a socket file behind.
-func (in *intake) bind(c *cli.Context, accepted func(*listen.Conn), metrics *metrics) (err error) {
+func (in *intake) bind(c *cli.Context, says bool, metrics *metrics) (err error) {
 	if in.listeners, err = listenAll(in.addresses, in.options); err != nil {
 		return err
 	}
 	warnCut(c, in.log)
 	on := listen.Events{
-		Accepted: accepted,
-		Refused:  in.logRefused,
-		Pausing:  func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
-		Resumed:  in.logResumed,
+		Accepted: func(c *listen.Conn) {
+			in.accepted.Add(1)
+			if says && in.log.enabled(isInfo) {
+				in.logAccepted(c)
+			}
+		},
+		Refused: in.logRefused,
+		Pausing: func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
+		Resumed: in.logResumed,
 	}
 	in.refusals = &refusals{log: in.log}
 	metrics.watchAccepting(&on)
@@ -127,15 +126,9 @@ func closeListeners(ls []*listen.Listener) {
 	}
 }
 
-// logAccepted returns what says each connection that was accepted, or nil.
-func (in *intake) logAccepted() func(*listen.Conn) {
-	if !in.log.enabled(isInfo) {
-		return nil
-	}
-	return func(c *listen.Conn) {
-		in.log.event(isInfo, "accepted", "accepted {client} at {local}",
-			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()))
-	}
+func (in *intake) logAccepted(c *listen.Conn) {
+	in.log.event(isInfo, "accepted", "accepted {client} at {local}",
+		slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()))
 }
 
 // logRefused says that a connection was refused. Those whom the rules refuse are as the
@@ -161,6 +154,7 @@ func (in *intake) open() error {
 	for _, l := range in.listeners {
 		in.log.event(isInfo, "listening", "listening on {local}", slog.String("local", l.String()))
 	}
+	closeUnused(in.addresses, in.log)
 	return in.outputs.tell(in.listeners)
 }
 
@@ -200,6 +194,8 @@ func (in *intake) obey(sig os.Signal) {
 
 // reload reads the rules anew. If there is an error in them, the old ones stay.
 func (in *intake) reload() {
+	in.notify.reloading()
+	defer in.notify.ready()
 	rules, err := in.access.rules()
 	if err != nil {
 		in.log.error(fmt.Errorf("%w; the rules stay as they were", err))

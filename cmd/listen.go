@@ -5,6 +5,7 @@ package cmd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -25,11 +26,12 @@ func listenCommand() *cli.Command {
 		Usage:     "accept connections and send each as a descriptor",
 		UsageText: "fdkit listen [OPTION...] ADDRESS...",
 		Description: "ADDRESS is :PORT, HOST:PORT, [IPV6]:PORT, tcp:HOST:PORT, tcp4:HOST:PORT,\n" +
-			"tcp6:HOST:PORT, unix:PATH, unix:@NAME or fd:N. See fdkit-listen(1).",
+			"tcp6:HOST:PORT, unix:PATH, unix:@NAME, fd:N, systemd: or systemd:NAME.\n" +
+			"See fdkit-listen(1).",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "send to `QUEUE` instead of stdout"},
 			metricsFlag(),
-		}, intakeFlags(), privilegeFlags(), queueFlags(), verbosityFlags()),
+		}, intakeFlags(), privilegeFlags(), queueFlags(), clientLogFlags()),
 		Action: runListen,
 	}
 }
@@ -53,7 +55,7 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	defer metrics.Close()
-	if err := in.bind(c, in.logAccepted(), metrics); err != nil {
+	if err := in.bind(c, true, metrics); err != nil {
 		return err
 	}
 	defer in.acceptor.Close()
@@ -83,6 +85,8 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	metrics.watchQueue(q.Waiting)
+	in.notify = newNotifier(in.log)
+	defer in.notify.end()
 	s := service{intake: in, queue: q, sink: metrics.sink(q.Sender())}
 	return s.run(signals, controls)
 }
@@ -117,15 +121,22 @@ type service struct {
 func (s *service) run(signals, controls <-chan os.Signal) error {
 	s.ended = make(chan error, 1)
 	go func() { s.ended <- s.acceptor.Serve(s.sink) }()
+	s.notify.status(s.status)
+	s.notify.ready()
 	for serving := true; serving; {
 		select {
 		case sig := <-controls:
 			s.obey(sig)
 			continue
+		case <-s.notify.ticks():
+			s.notify.tick()
+			continue
 		case err := <-s.ended:
 			s.end(err)
 		case <-s.queue.Gone():
+			s.notify.stopping()
 		case <-signals:
+			s.notify.stopping()
 			s.acceptor.Close()
 			s.drain(signals)
 		}
@@ -142,6 +153,18 @@ func (s *service) run(signals, controls <-chan os.Signal) error {
 			slog.Int("connections", s.lost))
 	}
 	return errors.Join(s.failure, err)
+}
+
+// status is what the service manager shows of the service.
+func (s *service) status() string {
+	text := fmt.Sprintf("accepted %d", s.accepted.Load())
+	if queued, known := s.queue.Waiting(); known {
+		text += fmt.Sprintf(", queued %d", queued)
+	}
+	if s.paused {
+		text = "accepting pauses; " + text
+	}
+	return text
 }
 
 // end takes note of the end of Serve.

@@ -38,8 +38,13 @@ func verbosityFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "Q", Usage: "say errors only; the default", DisableDefaultText: true},
 		&cli.BoolFlag{Name: "q", Usage: "say nothing", DisableDefaultText: true},
 		logFlag(),
-		&cli.BoolFlag{Name: "log-anonymize", Usage: "shorten the addresses of clients in the log", DisableDefaultText: true},
 	}
+}
+
+// clientLogFlags are verbosityFlags and what goes for clients in the log.
+func clientLogFlags() []cli.Flag {
+	return append(verbosityFlags(),
+		&cli.BoolFlag{Name: "log-anonymize", Usage: "shorten the addresses of clients in the log", DisableDefaultText: true})
 }
 
 // checkVerbosity refuses contradictions.

@@ -315,15 +315,9 @@ var manExamples = []manExample{
 		want:   "  \\n\nhello\n",
 	},
 	{
-		page: "fdkit-listen.1", blocks: []string{"fdkit listen --to /run/web.q fd:3"},
-		script: `python3 -c 'import os, socket
-listening = socket.create_server(("127.0.0.1", 8080))
-os.set_inheritable(listening.fileno(), True)
-assert listening.fileno() == 3
-os.execvp("sh", ["sh", "./1"])' &
-fdkit pool --from /run/web.q cat &
-ask 127.0.0.1:8080`,
-		want: "hello\n", needs: []string{"python3"},
+		page: "fdkit-listen.1", blocks: []string{"fdkit listen --to /run/web.q systemd:"},
+		script: "fdkit bind :8080 $(cat 1) & fdkit pool --from /run/web.q cat & ask 127.0.0.1:8080",
+		want:   "hello\n",
 	},
 	{
 		page:   "fdkit-listen.1",
@@ -413,6 +407,38 @@ await "printf 'GET /greeting.txt HTTP/1.0\r\n\r\n' | dial 127.0.0.1:80 >got"; ta
 	{
 		page: "fdkit-serve.1", blocks: []string{`fdkit serve -n 10 --busy-message 'come back later\n' :8080 ./handler`},
 		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
+	},
+
+	{
+		page: "fdkit-bind.1", blocks: []string{"fdkit bind 127.0.0.1:8080 gunicorn app:app"},
+		script: `cat >app.py <<'END'
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"hello\n"]
+END
+run 1; await "printf 'GET / HTTP/1.0\r\n\r\n' | dial 127.0.0.1:8080 >got"; tail -n 1 got`,
+		want: "hello\n", needs: []string{"gunicorn"},
+	},
+	{
+		page:   "fdkit-bind.1",
+		files:  map[string]string{"server.py": "# server.py: fdkit bind :8080 python3 server.py 3"},
+		blocks: []string{"fdkit bind --reuseport 4 :8080 | fdkit pool -n 4 python3 server.py 0"},
+		script: `$(sed -n '1s/.*: //p' server.py) & server=$!
+get '[::1]:8080'; kill $server; wait $server || true
+sed 's/pool/pool --grace 0/' 1 >one; sh ./one &
+get 127.0.0.1:8080; get 127.0.0.1:8080`,
+		want: "hello ::1\nhello ::ffff:127.0.0.1\nhello ::ffff:127.0.0.1\n", needs: []string{"python3"},
+	},
+	{
+		page:   "fdkit-bind.1",
+		files:  map[string]string{"server.py": "# server.py: fdkit bind :8080 python3 server.py 3"},
+		blocks: []string{"fdkit bind :80 setpriv --reuid=nobody --regid=nogroup --clear-groups \\"},
+		script: "chmod 755 ..; PATH=/run/bin:/usr/bin:/bin:$PATH; run 1; server=$!; get 127.0.0.1:80; ps -o user= -p $(pgrep -P $server || echo $server)",
+		want:   "hello ::ffff:127.0.0.1\nnobody\n", needs: []string{"python3", "setpriv", "ps"}, root: true,
+	},
+	{
+		page: "fdkit-bind.1", blocks: []string{"fdkit bind --name web :8080 fdkit listen --to /run/web.q systemd:web"},
+		script: "run 1; fdkit pool --from /run/web.q cat & ask 127.0.0.1:8080", want: "hello\n",
 	},
 
 	{

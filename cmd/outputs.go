@@ -12,14 +12,18 @@ import (
 	"fdkit/listen"
 )
 
-// outputFlags are the options that name descriptors to be told when the addresses
-// are bound.
-func outputFlags() []cli.Flag {
+// boundFlags are the options that name descriptors to be told when the addresses are
+// bound.
+func boundFlags() []cli.Flag {
 	return []cli.Flag{
 		numberFlag("address-fd", "once listening, write each bound address as a line to descriptor `N`, and close it", 0, 1<<20, -1),
 		numberFlag("ready-fd", "once listening, write a newline to descriptor `N`, and close it", 0, 1<<20, -1),
-		&cli.BoolFlag{Name: "1", Usage: "once listening, write the port to stdout", DisableDefaultText: true},
 	}
+}
+
+// portFlag is -1, as tcpserver has it.
+func portFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "1", Usage: "once listening, write the port to stdout", DisableDefaultText: true}
 }
 
 // outputs are the descriptors that are told when the addresses are bound.

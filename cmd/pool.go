@@ -28,7 +28,7 @@ func poolCommand() *cli.Command {
 		Usage:       "run a program for each connection, some at a time",
 		UsageText:   "fdkit pool [OPTION...] PROGRAM [ARGUMENT...]",
 		Description: "Each PROGRAM has its connection as stdin and stdout. See fdkit-pool(1).",
-		Flags:       slices.Concat(receiveFlags(), poolFlags(), identityFlags(), []cli.Flag{metricsFlag()}, verbosityFlags()),
+		Flags:       slices.Concat(receiveFlags(), poolFlags(), identityFlags(), []cli.Flag{metricsFlag()}, clientLogFlags()),
 		Action:      runPool,
 	}
 }
@@ -92,16 +92,25 @@ func runPool(c *cli.Context) error {
 	metrics.watchQueue(q.Waiting)
 	pool, done := r.pool(r.receivers(q), o, metrics)
 	defer done()
+	r.notify = newNotifier(r.log)
+	defer r.notify.end()
+	ready := r.notify.follow(pool)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
-	if sig == nil {
+	for sig == nil {
 		select {
+		case <-ready:
+			r.notify.ready()
+		case <-r.notify.ticks():
+			r.notify.tick()
 		case err = <-ended:
+			r.notify.stopping()
 			r.close(q)
 			return err
-		case <-signals:
+		case sig = <-signals:
 		}
 	}
+	r.notify.stopping()
 	r.close(q) // lets the sender know
 	return r.finish(pool, ended, signals, o.grace)
 }
@@ -130,6 +139,8 @@ func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.S
 		select {
 		case err := <-ended:
 			return err
+		case <-r.notify.ticks():
+			r.notify.tick()
 		case <-patience:
 			patience = nil
 			r.log.event(isNotice, "waiting", "waiting for running programs ({running}); a second signal ends them",

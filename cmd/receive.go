@@ -21,6 +21,7 @@ type runner struct {
 	environ *exec.Environ
 	ending  atomic.Bool // the programs are being ended by us
 	abandon func()      // gives up connections that are yet to come; may be nil
+	notify  *notifier
 }
 
 // runnerOf checks that the program can be run, in the confinement. It will inherit the

@@ -55,7 +55,7 @@ func runRecvExec(c *cli.Context) error {
 	if c.Bool("stderr") {
 		places = append(places, 2)
 	}
-	r, err := receiverOf(c, &exec.Confinement{}, os.Environ())
+	r, err := receiverOf(c, &exec.Confinement{}, withoutManager(os.Environ()))
 	if err != nil {
 		return err
 	}

@@ -21,14 +21,15 @@ import (
 // TestMain gives the scripts, besides fdkit itself, the programs of tools_test.go.
 func TestMain(m *testing.M) {
 	testscript.Main(run{m}, map[string]func(){
-		"await":   await,
-		"burden":  burden,
-		"dial":    dial,
-		"fields":  fields,
-		"filter":  filter,
-		"give":    give,
-		"gone":    gone,
-		"holding": holding,
+		"await":    await,
+		"burden":   burden,
+		"dial":     dial,
+		"fields":   fields,
+		"filter":   filter,
+		"give":     give,
+		"gone":     gone,
+		"holding":  holding,
+		"notified": notified,
 	})
 }
 

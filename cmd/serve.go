@@ -18,7 +18,7 @@ func serveCommand() *cli.Command {
 		UsageText: "fdkit serve [OPTION...] ADDRESS... PROGRAM [ARGUMENT...]",
 		Description: "It does what fdkit listen ADDRESS... | fdkit pool PROGRAM does, and has their\n" +
 			"options. See fdkit-serve(1).",
-		Flags:  slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), environFlags(), []cli.Flag{metricsFlag()}, verbosityFlags()),
+		Flags:  slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), environFlags(), []cli.Flag{metricsFlag()}, clientLogFlags()),
 		Action: runServe,
 	}
 }
@@ -28,16 +28,12 @@ func runServe(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	const echo = "fdkit serve :8080 cat sends back what it gets"
-	switch {
-	case len(addresses) == 0:
-		return usageHint(echo, "an address is missing")
-	case len(program) == 0:
-		return usageHint(echo, "a program is missing")
+	if len(program) == 0 {
+		return usageHint("fdkit serve :8080 cat sends back what it gets", "a program is missing")
 	}
 	in, err := intakeOf(c, addresses, noQueue)
 	if err != nil {
-		return err
+		return addressError(err, addresses)
 	}
 	o, err := poolOptionsOf(c)
 	if err != nil {
@@ -45,7 +41,7 @@ func runServe(c *cli.Context) error {
 	}
 	run, err := runnerOf(c, program, &o.confine, o.environ)
 	if err != nil {
-		return err
+		return programError(err, program[0])
 	}
 	// This process gives up its privileges, and programs inherit that.
 	process := exec.Confinement{User: o.confine.User, Chroot: o.confine.Chroot, NoNewPrivs: o.confine.NoNewPrivs}
@@ -56,7 +52,7 @@ func runServe(c *cli.Context) error {
 		return err
 	}
 	defer metrics.Close()
-	if err := in.bind(c, nil, metrics); err != nil {
+	if err := in.bind(c, false, metrics); err != nil {
 		return err
 	}
 	defer in.acceptor.Close()
@@ -75,15 +71,25 @@ func runServe(c *cli.Context) error {
 		pool.Full = in.acceptor.RefuseUntil
 	}
 	run.abandon = in.abandon
+	run.notify = newNotifier(run.log)
+	defer run.notify.end()
+	in.notify = run.notify
+	ready := run.notify.follow(pool)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	for {
 		select {
+		case <-ready:
+			run.notify.ready()
+		case <-run.notify.ticks():
+			run.notify.tick()
 		case sig := <-controls:
 			in.obey(sig)
 		case err := <-ended:
+			run.notify.stopping()
 			return err
 		case <-signals:
+			run.notify.stopping()
 			in.acceptor.Close()
 			defer in.abandon()
 			return run.finish(pool, ended, signals, o.grace)

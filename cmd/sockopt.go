@@ -16,6 +16,10 @@ import (
 	"fdkit/listen"
 )
 
+func backlogFlag() cli.Flag {
+	return numberFlag("backlog", "let `N` connections wait in the kernel", 1, 1<<31-1, listen.DefaultBacklog)
+}
+
 // socketFlags are the socket options of the addresses to listen on.
 func socketFlags() []cli.Flag {
 	return []cli.Flag{
@@ -93,7 +97,7 @@ func listenOptions(c *cli.Context, addresses []listen.Address) (listen.Options, 
 		KeepAliveCount:    numberOf(c, "keepalive-count"),
 		DeferAccept:       timeOf("defer-accept"),
 		FastOpen:          numberOf(c, "fastopen"),
-		ReusePort:         c.Bool("reuseport"),
+		ReusePort:         c.Bool("reuseport") || reusePort(c) > 0,
 		FreeBind:          c.Bool("freebind"),
 		Transparent:       c.Bool("transparent"),
 		Mark:              c.Generic("mark").(*mark).value,

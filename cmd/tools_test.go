@@ -181,6 +181,21 @@ func holding() {
 	fatal(command.Run())
 }
 
+// notified is a service manager: it binds the datagram socket PATH, for
+// NOTIFY_SOCKET, and prints each message that comes as a line, until it is killed.
+//
+//	notified PATH
+func notified() {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: os.Args[1], Net: "unixgram"})
+	fatal(err)
+	b := make([]byte, 4096)
+	for {
+		n, err := conn.Read(b)
+		fatal(err)
+		fmt.Println(strings.ReplaceAll(string(b[:n]), "\n", " "))
+	}
+}
+
 // give sends descriptors to the queue behind stdout, as a foreign program
 // may: with no payload of ours, O_NONBLOCK set.
 //

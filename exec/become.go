@@ -4,8 +4,10 @@ package exec
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"syscall"
@@ -13,6 +15,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// Place is a number at which a program finds a descriptor of this process.
+type Place struct{ FD, At int }
 
 // PlaceError says that there can be no descriptor of that number.
 type PlaceError struct {
@@ -26,46 +31,111 @@ func (e *PlaceError) Error() string {
 
 func (e *PlaceError) Unwrap() error { return e.Err }
 
-// Become replaces this process by the program (execve(2)) with the descriptor fd
-// at the numbers in places, and returns only if that fails.
-//
-// Of the other descriptors the program gets 0, 1 and 2 as they are and no more.
-// Its signal dispositions are the defaults and its mask is empty; fd is blocking.
-// fd stays the caller's if Become fails, but then the calling goroutine's thread has
-// a descriptor table of its own, with other descriptors at the numbers in places.
+// Become replaces this process by the program (execve(2)) with the connection fd at
+// the numbers in places, and returns only if that fails. It is BecomeWith of one
+// descriptor, which is blocking for the program.
 func (p *Program) Become(fd int, places []int, env []string) error {
 	if err := setBlocking(fd); err != nil {
 		return err
 	}
+	all := make([]Place, len(places))
+	for i, at := range places {
+		all[i] = Place{fd, at}
+	}
+	return p.BecomeWith(all, env)
+}
+
+// BecomeWith replaces this process by the program (execve(2)) with descriptors at
+// the numbers in places, which is not empty, and returns only if that fails. A
+// descriptor may be at several places; of several at one place the last is there.
+//
+// Of the other descriptors the program gets 0, 1 and 2 as they are and no more. Its
+// signal dispositions are the defaults and its mask is empty.
+//
+// The descriptors stay the caller's if BecomeWith fails, but then the calling
+// goroutine is locked to its thread, which has a descriptor table of its own.
+func (p *Program) BecomeWith(places []Place, env []string) error {
 	// The signal mask belongs to the thread that calls execve, signal(7), and from
 	// here on so do the descriptors: at one of the places the Go runtime may have
 	// one of its own, which its other threads go on using.
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
 	if err := CloseOnExec(3); err != nil {
 		return err
 	}
-	// First out of the way: fd may have a number that is in places.
-	highest := slices.Max(places)
-	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, max(3, highest+1))
-	if err == unix.EINVAL || err == unix.EMFILE {
-		return &PlaceError{highest, os.NewSyscallError("fcntl", err)}
-	} else if err != nil {
-		return os.NewSyscallError("fcntl", err)
+	// This thread must not use one either as long as other descriptors are there. As
+	// it is locked to a goroutine it does not poll for others, but the goroutine
+	// would, where it began or ended a garbage collection.
+	percent, memory := debug.SetGCPercent(-1), debug.SetMemoryLimit(math.MaxInt64)
+	displaced, err := put(places)
+	if err == nil {
+		defaultSignals()
+		emptyMask()
+		// syscall.Exec also sets RLIMIT_NOFILE back to what it was before the Go
+		// runtime raised it.
+		err = syscall.Exec(p.Path, p.Args, env)
+	}
+	restore(displaced)
+	debug.SetMemoryLimit(memory)
+	debug.SetGCPercent(percent)
+	if _, ok := err.(*PlaceError); ok {
+		return err
+	}
+	return notRunnable(p.Args[0], err)
+}
+
+// displaced is what was at a place before: a copy of the descriptor, -1 if there was
+// none, and its flags, fcntl(2).
+type displaced struct{ at, fd, flags int }
+
+// put puts the descriptors at their places, where they are not close-on-exec, and
+// returns what was at all numbers that it has used. Its errors are PlaceErrors.
+func put(places []Place) (before []displaced, err error) {
+	highest := 2
+	for _, place := range places {
+		highest = max(highest, place.At)
+	}
+	// First all out of the way: one may have the number that is another's place.
+	away := map[int]int{}
+	for _, place := range places {
+		if _, done := away[place.FD]; done {
+			continue
+		}
+		high, err := unix.FcntlInt(uintptr(place.FD), unix.F_DUPFD_CLOEXEC, highest+1)
+		if err != nil {
+			return before, &PlaceError{highest, os.NewSyscallError("fcntl", err)}
+		}
+		away[place.FD] = high
+		before = append(before, displaced{at: high, fd: -1})
 	}
 	for _, place := range places {
-		if err := unix.Dup3(high, place, 0); err != nil {
-			return &PlaceError{place, os.NewSyscallError("dup3", err)}
+		old := displaced{at: place.At, fd: -1}
+		if old.flags, err = unix.FcntlInt(uintptr(place.At), unix.F_GETFD, 0); err == nil {
+			if old.fd, err = unix.FcntlInt(uintptr(place.At), unix.F_DUPFD_CLOEXEC, highest+1); err != nil {
+				return before, &PlaceError{place.At, os.NewSyscallError("fcntl", err)}
+			}
 		}
+		if err := unix.Dup3(away[place.FD], place.At, 0); err != nil {
+			return before, &PlaceError{place.At, os.NewSyscallError("dup3", err)}
+		}
+		before = append(before, old)
 	}
-	defaultSignals()
-	emptyMask()
-	// syscall.Exec also sets RLIMIT_NOFILE back to what it was before the Go
-	// runtime raised it.
-	return notRunnable(p.Args[0], syscall.Exec(p.Path, p.Args, env))
+	return before, nil
+}
+
+// restore undoes what put did.
+func restore(before []displaced) {
+	for _, old := range slices.Backward(before) { // a place may have been taken twice
+		if old.fd < 0 {
+			_ = unix.Close(old.at)
+			continue
+		}
+		_ = unix.Dup3(old.fd, old.at, unix.O_CLOEXEC)
+		_ = unix.Close(old.fd)
+		_, _ = unix.FcntlInt(uintptr(old.at), unix.F_SETFD, old.flags)
+	}
 }
 
 // CloseOnExec sets the close-on-exec flag of all descriptors from first on, so

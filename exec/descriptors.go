@@ -19,8 +19,9 @@ const (
 	// vfork is not to be had, a pipe of ForkExec and a copy of its end.
 	workerFDs = 4
 	// The rest of the process has at most these for moments: who attaches to a
-	// named queue, and what describes the queue to it.
-	otherFDs = 2
+	// named queue, what describes the queue to it, and the socket by which the
+	// service manager is told something.
+	otherFDs = 3
 	// maxSpare is how many descriptors are looked for to watch a failing program.
 	maxSpare = 1024
 )

@@ -49,6 +49,8 @@ type Pool struct {
 	// when free is closed, which is when there is one. With it a single goroutine
 	// receives, so that nothing is received meanwhile. It may be nil.
 	Full func(free <-chan struct{})
+	// Ready is told when programs can be started and receiving begins. It may be nil.
+	Ready func()
 	// Started and Ended are told of each program, Limited in between of each that a
 	// limit is about to end, and Refused of each connection that gets no program
 	// because of a limit, with the reason, such as RefusedPerSource, before it is
@@ -122,6 +124,9 @@ func (p *Pool) Run() error {
 	}
 	done := make(chan struct{})
 	go p.reap(done)
+	if p.Ready != nil {
+		p.Ready()
+	}
 	var work sync.WaitGroup
 	var failure error
 	var once sync.Once

@@ -21,7 +21,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	fdtest.Main(m, map[string]func([]string) error{"ignoring": ignoring, "become": become})
+	fdtest.Main(m, map[string]func([]string) error{
+		"ignoring": ignoring, "become": become, "become-with": becomeWith,
+		"become-collecting": becomeCollecting, "become-failing": becomeFailing,
+	})
 }
 
 // pool is a pool, and what it has told.

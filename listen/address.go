@@ -30,6 +30,7 @@ const (
 	TCP       Kind = iota // a TCP port
 	Unix                  // a Unix stream socket
 	Inherited             // a descriptor that listens already
+	Systemd               // the sockets that systemd passes, sd_listen_fds(3)
 )
 
 // Address is a parsed address to listen on.
@@ -45,6 +46,8 @@ type Address struct {
 	Path string
 	// For Inherited: the descriptor.
 	FD int
+	// For Systemd: the name of the sockets, "" for all that there are.
+	Name string
 }
 
 // String returns the address in the form that ParseAddress takes.
@@ -54,6 +57,8 @@ func (a Address) String() string {
 		return "unix:" + a.Path
 	case Inherited:
 		return "fd:" + strconv.Itoa(a.FD)
+	case Systemd:
+		return "systemd:" + a.Name
 	}
 	text := net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))
 	switch a.Version {
@@ -63,18 +68,19 @@ func (a Address) String() string {
 		return "tcp6:" + text
 	}
 	switch a.Host {
-	case "unix", "fd", "tcp", "tcp4", "tcp6": // a host of that name, not a kind
+	case "unix", "fd", "systemd", "tcp", "tcp4", "tcp6": // a host of that name, not a kind
 		return "tcp:" + text
 	}
 	return text
 }
 
 // forms is what an address may be, for hints.
-const forms = "an address is :PORT, HOST:PORT, [IPV6]:PORT, unix:PATH or fd:N; tcp4: and tcp6: before HOST choose the version"
+const forms = "an address is :PORT, HOST:PORT, [IPV6]:PORT, unix:PATH, fd:N or systemd:NAME; tcp4: and tcp6: before HOST choose the version"
 
 // ParseAddress parses an address: HOST:PORT, where HOST may be missing, an IP
 // address (IPv6 in brackets) or a name, also with tcp:, tcp4: or tcp6: before it;
-// unix:PATH or unix:@NAME; fd:N. PORT is a number or a service name.
+// unix:PATH or unix:@NAME; fd:N; systemd: or systemd:NAME. PORT is a number or a
+// service name.
 func ParseAddress(text string) (Address, error) {
 	kind, rest, found := strings.Cut(text, ":")
 	if !found {
@@ -101,6 +107,8 @@ func ParseAddress(text string) (Address, error) {
 			return Address{}, fmt.Errorf("%q is no descriptor number", rest)
 		}
 		return Address{Kind: Inherited, FD: int(fd)}, nil
+	case "systemd":
+		return Address{Kind: Systemd, Name: rest}, checkName(rest)
 	case "tcp":
 		return parseTCP(rest, 0)
 	case "tcp4":

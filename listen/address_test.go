@@ -45,6 +45,10 @@ func TestParseAddress(t *testing.T) {
 		{"unix:@name", listen.Address{Kind: listen.Unix, Path: "@name"}, ""},
 		{"fd:0", listen.Address{Kind: listen.Inherited}, ""},
 		{"fd:3", listen.Address{Kind: listen.Inherited, FD: 3}, ""},
+		{"systemd:", listen.Address{Kind: listen.Systemd}, ""},
+		{"systemd:web", listen.Address{Kind: listen.Systemd, Name: "web"}, ""},
+		{"systemd:my.socket", listen.Address{Kind: listen.Systemd, Name: "my.socket"}, ""},
+		{"tcp:systemd:80", listen.Address{Host: "systemd", Port: 80}, ""},
 		{"fd:007", listen.Address{Kind: listen.Inherited, FD: 7}, "fd:7"},
 	} {
 		t.Run(test.text, func(t *testing.T) {
@@ -108,6 +112,9 @@ func TestParseAddressErrors(t *testing.T) {
 		{"fd:x", `"x" is no descriptor number`, ""},
 		{"fd:-1", `"-1" is no descriptor number`, ""},
 		{"fd:3x", `"3x" is no descriptor number`, ""},
+		{"systemd:a:b", `"a:b" is no name of a socket`, ""},
+		{"systemd:a\nb", `is no name of a socket`, ""},
+		{"systemd:" + strings.Repeat("x", 256), `is no name of a socket`, ""},
 		{"fd:4294967296", `"4294967296" is no descriptor number`, ""},
 	} {
 		t.Run(test.text, func(t *testing.T) {
@@ -127,7 +134,7 @@ func TestParseAddressErrors(t *testing.T) {
 func FuzzParseAddress(f *testing.F) {
 	for _, seed := range []string{
 		":8080", "127.0.0.1:80", "[::1]:80", "[fe80::1%3]:80", "localhost:http", "tcp::1", "tcp4:a:1", "tcp6:[::]:1",
-		"tcp:unix:80", "unix:/run/a", "unix:@a", "fd:3", "", ":", "[]:1", "a%b:1", "fd:-1", "tcp:tcp:1",
+		"tcp:unix:80", "unix:/run/a", "unix:@a", "fd:3", "systemd:", "systemd:web", "", ":", "[]:1", "a%b:1", "fd:-1", "tcp:tcp:1",
 	} {
 		f.Add(seed)
 	}

@@ -236,6 +236,12 @@ func TestListenErrors(t *testing.T) {
 	taken := on(t, "127.0.0.1:0")
 	pipe, _ := fdtest.Pipe(t)
 	pair, _ := fdtest.Pair(t, unix.SOCK_STREAM)
+	datagrams, _ := fdtest.Pair(t, unix.SOCK_DGRAM)
+	unbound, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(unbound)
 	for _, test := range []struct {
 		address string
 		is      error
@@ -251,7 +257,9 @@ func TestListenErrors(t *testing.T) {
 		{"unix:" + dir + "/file", nil, "exists and is not a socket", true},
 		{"unix:" + dir + "/no/s", fs.ErrNotExist, "no such file or directory", true},
 		{fmt.Sprintf("fd:%d", pipe.FD), nil, "it is no socket", false},
-		{fmt.Sprintf("fd:%d", pair.FD), nil, "it is a socket that does not listen", false},
+		{fmt.Sprintf("fd:%d", pair.FD), nil, "it is a connection, not a listening socket", true},
+		{fmt.Sprintf("fd:%d", datagrams.FD), nil, "it is a datagram socket", true},
+		{fmt.Sprintf("fd:%d", unbound), nil, "it is a socket that does not listen", false},
 		{"fd:999999", nil, "it is not open", false},
 	} {
 		t.Run(test.address, func(t *testing.T) {
@@ -426,5 +434,29 @@ func TestAllocations(t *testing.T) {
 		if got > want {
 			t.Errorf("Accept and AppendPayload at %s allocate %v times for a connection, want %v", address, got, want)
 		}
+	}
+}
+
+func TestTake(t *testing.T) {
+	fdtest.NoLeaks(t)
+	path := filepath.Join(t.TempDir(), "s")
+	l := on(t, "unix:"+path)
+	if got, want := string(l.AppendPayload(nil)), "FDKIT=1\x00PROTO=UNIX\x00UNIXLOCALPATH="+path+"\x00"; got != want {
+		t.Errorf("AppendPayload = %q, want %q", got, want)
+	}
+	fd := l.FD()
+	if taken := l.Take(); taken != fd {
+		t.Errorf("Take() = %d, want FD(), which is %d", taken, fd)
+	}
+	if again := l.Take(); again != -1 {
+		t.Errorf("Take() for the second time = %d, want -1", again)
+	}
+	l.Close()
+	client(t, "unix:"+path) // neither the socket nor its file is gone
+	_ = unix.Close(fd)
+	tcp := on(t, "127.0.0.1:0")
+	want := fmt.Sprintf("FDKIT=1\x00PROTO=TCP\x00TCPLOCALIP=127.0.0.1\x00TCPLOCALPORT=%d\x00", tcp.Port())
+	if got := string(tcp.AppendPayload(nil)); got != want {
+		t.Errorf("AppendPayload = %q, want %q", got, want)
 	}
 }

@@ -90,12 +90,13 @@ type Listener struct {
 	wildcard bool              // connections can have other local addresses
 	file     unixpath.Identity // of the socket file that Close removes
 	blocking bool              // Close takes O_NONBLOCK away again
+	name     string            // of a socket that systemd has passed
 	closed   sync.Once
 }
 
 // Listen binds an address and listens there. The name of a host with several
 // addresses gives a Listener for each. An inherited descriptor is taken over; it
-// must be listening.
+// must be listening. So are the sockets that systemd passes, in their order.
 func Listen(a Address, o Options) ([]*Listener, error) {
 	if o.Backlog == 0 {
 		o.Backlog = DefaultBacklog
@@ -104,7 +105,11 @@ func Listen(a Address, o Options) ([]*Listener, error) {
 	var err error
 	switch a.Kind {
 	case Inherited:
-		ls, err = inherit(a, o)
+		var l *Listener
+		l, err = inherit(a.FD, a, o)
+		ls = []*Listener{l}
+	case Systemd:
+		ls, err = takePassed(a, o)
 	case Unix:
 		ls, err = listenUnix(a, o)
 	default:
@@ -266,8 +271,7 @@ func listenUnix(a Address, o Options) ([]*Listener, error) {
 	return []*Listener{l}, nil
 }
 
-func inherit(a Address, o Options) ([]*Listener, error) {
-	fd := a.FD
+func inherit(fd int, a Address, o Options) (*Listener, error) {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return nil, errors.New("it is not open")
 	}
@@ -278,7 +282,7 @@ func inherit(a Address, o Options) ([]*Listener, error) {
 	case err != nil:
 		return nil, os.NewSyscallError("getsockopt", err)
 	case listening == 0:
-		return nil, errors.New("it is a socket that does not listen")
+		return nil, notListening(fd)
 	}
 	domain, err := domainOf(fd)
 	if err != nil {
@@ -287,8 +291,20 @@ func inherit(a Address, o Options) ([]*Listener, error) {
 	if err := o.apply(fd, domain, a); err != nil {
 		return nil, err
 	}
-	l, err := newListener(fd)
-	return []*Listener{l}, err
+	return newListener(fd)
+}
+
+// notListening tells what a socket is that does not listen.
+func notListening(fd int) error {
+	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && kind == unix.SOCK_DGRAM {
+		return hint.Wrap(errors.New("it is a datagram socket, at which no connections are accepted"),
+			"ListenStream= of a socket unit makes one for connections")
+	}
+	if _, err := unix.Getpeername(fd); err == nil {
+		return hint.Wrap(errors.New("it is a connection, not a listening socket"),
+			"a socket unit with Accept=no passes the listening one")
+	}
+	return errors.New("it is a socket that does not listen")
 }
 
 func newListener(fd int) (*Listener, error) {

@@ -132,11 +132,20 @@ func (o Options) Check(a Address) error {
 	switch {
 	case a.Kind == Unix:
 		domain = unix.AF_UNIX
-	case a.Kind == Inherited:
-		var err error
-		if domain, err = domainOf(a.FD); err != nil {
-			return nil // inherit says what it is
+	case a.Kind == Inherited, a.Kind == Systemd:
+		sockets, err := a.Sockets()
+		if err != nil {
+			return nil // Listen says what is wrong
 		}
+		for _, s := range sockets {
+			if domain, err = domainOf(s.FD); err != nil {
+				return nil // inherit says what it is
+			}
+			if err := o.check(domain, a); err != nil {
+				return err
+			}
+		}
+		return nil
 	case a.Version == 4, notIP == nil && ip.Unmap().Is4():
 		domain = unix.AF_INET
 	case a.Host == "", a.Version == 6, notIP == nil:
@@ -161,7 +170,7 @@ func domainOf(fd int) (domain int, err error) {
 
 func (o *Options) check(domain int, a Address) error {
 	for _, s := range o.settings() {
-		if why, ok := s.on.include(domain, a.Kind == Inherited); !ok {
+		if why, ok := s.on.include(domain, a.Kind == Inherited || a.Kind == Systemd); !ok {
 			return hint.Wrap(&OptionError{Option: s.option, Address: a.String()}, why)
 		}
 	}
@@ -175,7 +184,7 @@ func (f families) include(domain int, bound bool) (why string, ok bool) {
 	case f == anySocket:
 		return "", true
 	case !tcp:
-		return "it is for TCP sockets; start another fdkit listen, with the same queue, for other addresses", false
+		return "it is for TCP sockets; other addresses need a command of their own", false
 	case bound && f >= unboundTCP:
 		return "whoever binds the socket sets it, before", false
 	case domain == mptcp:

@@ -30,12 +30,12 @@ _fdkit_kind() {
     local name=${2%%=*}
     name=${name#-}
     case "$1 ${name#-}" in
-    'listen to' | 'connect to' | 'recv-exec from' | 'pool from') kind='queue' ;;
+    'listen to' | 'bind to' | 'connect to' | 'recv-exec from' | 'pool from') kind='queue' ;;
     'listen metrics' | 'pool metrics' | 'serve metrics') kind='address' ;;
     'listen rules' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve rules' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot') kind='file' ;;
-    'listen user' | 'listen owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve user') kind='user' ;;
-    'listen backlog' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-message' | 'listen busy-after' | 'listen address-fd' | 'listen ready-fd' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-message' | 'serve busy-after' | 'serve address-fd' | 'serve ready-fd' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve per-source' | 'serve per-source-message' | 'serve timeout' | 'serve idle-timeout' | 'serve first-byte-timeout' | 'serve queue-timeout' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect') kind='none' ;;
-    'listen log' | 'connect log' | 'recv-exec log' | 'pool log' | 'serve log') kind='text json' ;;
+    'listen user' | 'listen owner' | 'bind owner' | 'connect owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve user') kind='user' ;;
+    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-message' | 'listen busy-after' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'bind name' | 'bind backlog' | 'bind address-fd' | 'bind ready-fd' | 'bind keepalive-idle' | 'bind keepalive-interval' | 'bind keepalive-count' | 'bind defer-accept' | 'bind fastopen' | 'bind reuseport' | 'bind mark' | 'bind bind-to-device' | 'bind rcvbuf' | 'bind sndbuf' | 'bind sockopt' | 'bind mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve address-fd' | 'serve ready-fd' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-message' | 'serve busy-after' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve per-source' | 'serve per-source-message' | 'serve timeout' | 'serve idle-timeout' | 'serve first-byte-timeout' | 'serve queue-timeout' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect') kind='none' ;;
+    'listen log' | 'bind log' | 'connect log' | 'recv-exec log' | 'pool log' | 'serve log') kind='text json' ;;
     *) kind='' ;;
     esac
 }
@@ -45,7 +45,7 @@ _fdkit_reply() {
     local starts='' files=''
     case $1 in
     queue) starts='unix: unix-listen: unix-seqpacket: unix-dgram: fd:' files=yes ;;
-    address) starts='unix: tcp: tcp4: tcp6: fd:' ;;
+    address) starts='unix: tcp: tcp4: tcp6: fd: systemd:' ;;
     file) files=yes ;;
     user) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
     none) ;;
@@ -89,6 +89,28 @@ _fdkit_program() {
     fi
 }
 
+# _fdkit_addresses completes addresses and the program that follows them, from
+# words[$1] on. What has a colon before any slash is an address.
+_fdkit_addresses() {
+    local i=$1 cur=${words[-1]} n=$((${#words[@]} - 1))
+    while ((i < n)) && [[ ${words[i]%%/*} == *:* ]]; do
+        ((i++))
+    done
+    if ((i == n)) && [[ $i == "$1" || ${cur%%/*} == *:* ]]; then
+        _fdkit_reply address "$cur"
+        COMPREPLY=("${COMPREPLY[@]#"${cur%"$piece"}"}")
+        return
+    fi
+    if ((i < n)) && [[ ${words[i]} == -- ]]; then
+        _fdkit_program $((i + 1))
+        return
+    fi
+    _fdkit_program "$i"
+    if ((i == n)); then
+        mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W 'unix: tcp: tcp4: tcp6: fd: systemd:' -- "$cur")
+    fi
+}
+
 _fdkit() {
     local words at piece kind cur command options operands i n ended=''
     _fdkit_words
@@ -97,14 +119,18 @@ _fdkit() {
     if ((n == 1)); then
         case $cur in
         -*) _fdkit_reply '--help -h --version' "$cur" ;;
-        *) _fdkit_reply 'listen connect recv-exec pool serve completion' "$cur" ;;
+        *) _fdkit_reply 'listen bind connect recv-exec pool serve completion' "$cur" ;;
         esac
         return
     fi
     case $command in
     listen)
-        options='--to --metrics --backlog --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --log --log-anonymize --help -h'
+        options='--to --metrics --backlog -1 --address-fd --ready-fd --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --log --log-anonymize --help -h'
         operands='address'
+        ;;
+    bind)
+        options='--to --name --backlog --address-fd --ready-fd --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --log --help -h'
+        operands='addresses program'
         ;;
     connect)
         options='--to --fd --dialect --timeout --bind --mode --owner -v -Q -q --log --log-anonymize --help -h'
@@ -119,8 +145,8 @@ _fdkit() {
         operands='program'
         ;;
     serve)
-        options='--backlog --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --address-fd --ready-fd -1 --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --per-source --per-source-message --timeout --idle-timeout --first-byte-timeout --queue-timeout --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env --dialect --metrics -v -Q -q --log --log-anonymize --help -h'
-        operands='program'
+        options='--backlog -1 --address-fd --ready-fd --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --per-source --per-source-message --timeout --idle-timeout --first-byte-timeout --queue-timeout --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env --dialect --metrics -v -Q -q --log --log-anonymize --help -h'
+        operands='addresses program'
         ;;
     completion)
         options='--help -h'
@@ -157,6 +183,9 @@ _fdkit() {
         return
     elif [[ $operands == 'address program' ]] && ((i < n)); then
         _fdkit_program $((i + 1))
+        return
+    elif [[ $operands == 'addresses program' ]]; then
+        _fdkit_addresses "$i"
         return
     elif [[ $operands == address || $operands == file ]] || ((i == n)); then
         _fdkit_reply "${operands% program}" "$cur"

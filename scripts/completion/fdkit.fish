@@ -12,7 +12,9 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to metrics backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+            set valued to metrics backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+        case bind
+            set valued to name backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
             set valued to fd dialect timeout bind mode owner log
         case recv-exec
@@ -20,7 +22,7 @@ function __fdkit_state
         case pool
             set valued from wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
         case serve
-            set valued backlog allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
+            set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
     end
     set -l where options
     while set -q words[1]
@@ -70,6 +72,46 @@ function __fdkit_program
     complete -C "$words"
 end
 
+# __fdkit_addresses COMMAND prints how many operands of COMMAND are addresses, which
+# have a colon before any slash, and how many operands there are.
+function __fdkit_addresses
+    set -l state (__fdkit_state)
+    test "$state[1]" = $argv[1]
+    or return
+    set -e state[1..2]
+    set -l count 0
+    for word in $state
+        string match -qr '^[^/]*:' -- $word
+        or break
+        set count (math $count + 1)
+    end
+    printf '%s\n' $count (count $state)
+end
+
+# __fdkit_address COMMAND: it is where a further address may stand.
+function __fdkit_address
+    set -l counts (__fdkit_addresses $argv[1])
+    and set -q counts[1]
+    and test $counts[1] -eq $counts[2]
+end
+
+# __fdkit_addressed COMMAND: an address is there, and so a program may follow.
+function __fdkit_addressed
+    set -l counts (__fdkit_addresses $argv[1])
+    and set -q counts[1]
+    and test $counts[1] -gt 0
+end
+
+# __fdkit_after_addresses COMMAND completes the program that follows addresses.
+function __fdkit_after_addresses
+    set -l counts (__fdkit_addresses $argv[1])
+    set -l skip (math $counts[1] + 2)
+    set -l state (__fdkit_state)
+    test "$state[$(math $skip + 1)]" = --
+    and set skip (math $skip + 1)
+    __fdkit_program $skip
+end
+
 function __fdkit_user
     set -l user (string match -r '^.*:' -- (commandline -ct | string replace -r '^--?owner=' ''))
     if set -q user[1]
@@ -83,6 +125,7 @@ complete -c fdkit -f
 complete -c fdkit -n __fish_is_first_token -s h -l help -d 'show help'
 complete -c fdkit -n __fish_is_first_token -l version -d 'print the version'
 complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and send each as a descriptor'
+complete -c fdkit -n __fish_is_first_token -a bind -d 'bind addresses and become a server with the listening sockets, or send them'
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
@@ -90,8 +133,11 @@ complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and r
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
-complete -c fdkit -n '__fdkit_at listen' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_at listen' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
+complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at listen' -l allow -d 'let WHO connect, an address, a network, uid=USER, gid=GROUP, unix or all' -x
 complete -c fdkit -n '__fdkit_at listen' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
 complete -c fdkit -n '__fdkit_at listen' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
@@ -106,9 +152,6 @@ complete -c fdkit -n '__fdkit_at listen' -l trust -d 'let CLIENT send PROXY head
 complete -c fdkit -n '__fdkit_at listen' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -x
 complete -c fdkit -n '__fdkit_at listen' -l busy-after -d 'when there has been no room for TIME' -x
-complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
-complete -c fdkit -n '__fdkit_at listen' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
-complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
 complete -c fdkit -n '__fdkit_at listen' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
@@ -137,8 +180,40 @@ complete -c fdkit -n '__fdkit_at listen' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at listen' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at listen' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at listen' -l help -s h -d 'show help'
-complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
+
+complete -c fdkit -n '__fdkit_at bind' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at bind' -l name -d 'call the sockets of the next ADDRESS NAME; one for each ADDRESS, in order' -x
+complete -c fdkit -n '__fdkit_at bind' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at bind' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at bind' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at bind' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
+complete -c fdkit -n '__fdkit_at bind' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-interval -d 'the same, and ask again every TIME' -x
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-count -d 'the same, and ask N times' -x
+complete -c fdkit -n '__fdkit_at bind' -l defer-accept -d 'accept when the client has sent something, or after TIME (TCP_DEFER_ACCEPT)' -x
+complete -c fdkit -n '__fdkit_at bind' -l fastopen -d 'take data that comes with the SYN, of N connections at once (TCP_FASTOPEN)' -x
+complete -c fdkit -n '__fdkit_at bind' -l reuseport -d 'bind N sockets to each address, which share its connections (SO_REUSEPORT)' -x
+complete -c fdkit -n '__fdkit_at bind' -l freebind -d 'bind an address that is not there, or not yet (IP_FREEBIND)'
+complete -c fdkit -n '__fdkit_at bind' -l transparent -d 'take connections to addresses of others, that a firewall diverts (IP_TRANSPARENT)'
+complete -c fdkit -n '__fdkit_at bind' -l mark -d 'put mark N on what is sent, for routing and firewalls (SO_MARK)' -x
+complete -c fdkit -n '__fdkit_at bind' -l bind-to-device -d 'take connections of network interface NAME only (SO_BINDTODEVICE)' -x
+complete -c fdkit -n '__fdkit_at bind' -l v6only -d 'let :PORT be for IPv6 only (IPV6_V6ONLY)'
+complete -c fdkit -n '__fdkit_at bind' -l rcvbuf -d 'have receive buffers of BYTES (SO_RCVBUF)' -x
+complete -c fdkit -n '__fdkit_at bind' -l sndbuf -d 'have send buffers of BYTES (SO_SNDBUF)' -x
+complete -c fdkit -n '__fdkit_at bind' -l sockopt -d 'set any other socket option, LEVEL:NAME:VALUE, such as tcp:TCP_USER_TIMEOUT:5000' -x
+complete -c fdkit -n '__fdkit_at bind' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at bind' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at bind' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at bind' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at bind' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at bind' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at bind' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_address bind' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
+complete -c fdkit -n '__fdkit_address bind; and string match -q "unix:*" -- (commandline -ct)' -F
+complete -c fdkit -n '__fdkit_addressed bind' -a '(__fdkit_after_addresses bind)'
 
 complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at connect' -l fd -d 'with PROGRAM: place the connection at N[,N...] instead of 6,7' -x
@@ -153,7 +228,7 @@ complete -c fdkit -n '__fdkit_at connect' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at connect' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at connect' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at connect' -l help -s h -d 'show help'
-complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect first' -a '(__fdkit_program 3)'
 
@@ -193,7 +268,7 @@ complete -c fdkit -n '__fdkit_at pool' -l user -d 'run programs as USER[:GROUP],
 complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GROUP...], the first as their own group' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l no-new-privs -d 'let programs get no privileges by set-user-ID bits and the like'
-complete -c fdkit -n '__fdkit_at pool' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_at pool' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_at pool' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at pool' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at pool' -s q -d 'say nothing'
@@ -203,6 +278,9 @@ complete -c fdkit -n '__fdkit_at pool' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand pool' -a '(__fdkit_program)'
 
 complete -c fdkit -n '__fdkit_at serve' -l backlog -d 'let N connections wait in the kernel' -x
+complete -c fdkit -n '__fdkit_at serve' -s 1 -d 'once listening, write the port to stdout'
+complete -c fdkit -n '__fdkit_at serve' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at serve' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at serve' -l allow -d 'let WHO connect, an address, a network, uid=USER, gid=GROUP, unix or all' -x
 complete -c fdkit -n '__fdkit_at serve' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
 complete -c fdkit -n '__fdkit_at serve' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
@@ -217,9 +295,6 @@ complete -c fdkit -n '__fdkit_at serve' -l trust -d 'let CLIENT send PROXY heade
 complete -c fdkit -n '__fdkit_at serve' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
 complete -c fdkit -n '__fdkit_at serve' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -x
 complete -c fdkit -n '__fdkit_at serve' -l busy-after -d 'when there has been no room for TIME' -x
-complete -c fdkit -n '__fdkit_at serve' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
-complete -c fdkit -n '__fdkit_at serve' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
-complete -c fdkit -n '__fdkit_at serve' -s 1 -d 'once listening, write the port to stdout'
 complete -c fdkit -n '__fdkit_at serve' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at serve' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
 complete -c fdkit -n '__fdkit_at serve' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
@@ -256,14 +331,16 @@ complete -c fdkit -n '__fdkit_at serve' -l chroot -d 'after binding, make DIR th
 complete -c fdkit -n '__fdkit_at serve' -l no-new-privs -d 'after binding, get no privileges by set-user-ID bits and the like'
 complete -c fdkit -n '__fdkit_at serve' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at serve' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
-complete -c fdkit -n '__fdkit_at serve' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd:'
+complete -c fdkit -n '__fdkit_at serve' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_at serve' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at serve' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at serve' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at serve' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at serve' -l log-anonymize -d 'shorten the addresses of clients in the log'
 complete -c fdkit -n '__fdkit_at serve' -l help -s h -d 'show help'
-complete -c fdkit -n '__fdkit_operand serve' -a '(__fdkit_program)'
+complete -c fdkit -n '__fdkit_address serve' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
+complete -c fdkit -n '__fdkit_address serve; and string match -q "unix:*" -- (commandline -ct)' -F
+complete -c fdkit -n '__fdkit_addressed serve' -a '(__fdkit_after_addresses serve)'
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
