@@ -35,6 +35,10 @@ var readmeTries = map[string]string{
 		serve; opened 9418; git ls-remote git://127.0.0.1/x; git ls-remote git://127.0.0.1/y 2>&1 | grep 'repository not exported'`,
 	"fdkit listen :8080 | while fdkit recv-exec ./handler; do :; done": `handler; serve; answer you 'hi, you'; answer me 'hi, me'`,
 	"ksh93 -c 'fdkit listen :8080 | fdkit pool ./handler'":             `needs ksh93; handler; serve; answer you 'hi, you'`,
+	"cat >rules <<'END'": `handler; serve; answer you 'hi, you'
+		ip addr add 192.0.2.66/32 dev lo; test -z "$(dial -from 192.0.2.66 127.0.0.1:8080 </dev/null 2>/dev/null)"`,
+	"openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -subj /CN=localhost": `needs openssl stunnel4
+		handler; serve; opened 8443; test "$(echo you | openssl s_client -quiet -connect 127.0.0.1:8443 2>/dev/null)" = 'hi, you'`,
 	"fdkit listen --to ./web.q :8080             # in one terminal": `handler; test "$(wc -l <"$BLOCK")" = 2
 		while read -r line; do echo "$line" >line; BLOCK=line serve; await 'test -S web.q'; done <"$BLOCK"; answer you 'hi, you'`,
 }
@@ -164,12 +168,8 @@ func runReadme(t *testing.T, bin, try, block string) string {
 // buildFdkit builds the program and returns its directory.
 func buildFdkit(t *testing.T) string {
 	dir := t.TempDir()
-	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", dir}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	if out, err := exec.Command("go", append(args, "fdkit")...).CombinedOutput(); err != nil {
-		t.Fatalf("go build fdkit: %v\n%s", err, out)
+	if err := build(filepath.Join(dir, "fdkit"), raceEnabled); err != nil {
+		t.Fatalf("go build fdkit: %v", err)
 	}
 	return dir
 }
