@@ -366,6 +366,13 @@ kill -0 "$(cat listen.pid)"; echo still there`,
 		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
 	},
 	{
+		page: "fdkit-listen.1", blocks: []string{`kill -USR1 "$(cat listen.pid)"`},
+		script: `fdkit listen --to /run/web.q :8080 2>log & echo $! >listen.pid
+fdkit pool --from /run/web.q ./handler & ask 127.0.0.1:8080
+sed -i 's/^# later/await "grep -q pauses log"; cat log/' 1; sh ./1; await 'grep -q again log'; ask 127.0.0.1:8080`,
+		want: "handler: hello\nfdkit listen: accepting pauses until SIGUSR2\nhandler: hello\n",
+	},
+	{
 		page:   "fdkit-listen.1",
 		blocks: []string{"fdkit listen --reuseport --to /run/web.q --ready-fd 3 :8080 3>ready &"},
 		script: `fdkit pool --from /run/web.q ./handler &
@@ -441,6 +448,22 @@ get 127.0.0.1:8080; get 127.0.0.1:8080`,
 		script: "run 1; fdkit pool --from /run/web.q cat & ask 127.0.0.1:8080", want: "hello\n",
 	},
 
+	{
+		page: "fdkit-serve.1", blocks: []string{`fdkit serve --rules web.rules --source-rate 10/s --per-source 5 \`},
+		script: `echo 'allow 127.0.0.1' >web.rules; run 1; ask 127.0.0.1:8080
+await 'grep -q end web.log'; grep -o '"event":"start"' web.log`,
+		want: "handler: hello\n\"event\":\"start\"\n",
+	},
+	{
+		page: "fdkit-serve.1", blocks: []string{`fdkit serve --proxy-protocol --trust 127.0.0.1 --metrics 127.0.0.1:9101 \`},
+		script: `mkdir -p /run/web/bin /run/web/www; echo hello >/run/web/www/greeting.txt
+cp "$(command -v busybox)" /run/web/bin
+for library in $(ldd /run/web/bin/busybox | grep -o '/[^ ]*'); do cp --parents "$library" /run/web; done
+sed -i s,/srv/web,/run/web, 1; run 1
+await "printf 'PROXY UNKNOWN\r\nGET /greeting.txt HTTP/1.0\r\n\r\n' | dial 127.0.0.1:8080 >got"; tail -n 1 got
+printf 'GET /metrics HTTP/1.0\r\n\r\n' | dial 127.0.0.1:9101 | grep '^fdkit_accepted_total'`,
+		want: "hello\nfdkit_accepted_total 1\n", needs: []string{"busybox"}, root: true,
+	},
 	{
 		page: "fdkit-connect.1", blocks: []string{"fdkit connect localhost:8080 sh -c 'echo hello >&7; cat <&6'"},
 		script: "fdkit listen :8080 | fdkit pool head -n 1 & await 'sh ./1 >got'; cat got", want: "hello\n",
