@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -102,9 +103,12 @@ func (in *intake) bind(c *cli.Context, says bool, metrics *metrics) (err error) 
 		Pausing: func(cause error) { in.log.error(fmt.Errorf("accepting pauses: %w", cause)) },
 		Resumed: in.logResumed,
 	}
+	in.log.journal = newJournal(in.log)
 	in.refusals = &refusals{log: in.log}
 	metrics.watchAccepting(&on)
-	in.acceptor, err = listen.NewAcceptor(in.listeners, in.policy, on)
+	if in.acceptor, err = listen.NewAcceptor(in.listeners, in.policy, on); err != nil {
+		in.log.journal.end()
+	}
 	return err
 }
 
@@ -140,9 +144,13 @@ func (in *intake) logRefused(c *listen.Conn, why listen.Refusal) {
 	if why.Reason == listen.RefusedByRules && !in.log.enabled(isInfo) {
 		return
 	}
+	detail := why.Detail
+	if in.log.anonymize && strings.HasPrefix(detail, "--") {
+		detail, _, _ = strings.Cut(detail, " ") // --deny ADDRESS
+	}
 	in.refusals.add(why.Reason, "refused {client} at {local}: {detail}", func() []slog.Attr {
 		return []slog.Attr{
-			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()), slog.String("detail", why.Detail),
+			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()), slog.String("detail", detail),
 		}
 	})
 }
@@ -158,14 +166,20 @@ func (in *intake) open() error {
 	return in.outputs.tell(in.listeners)
 }
 
-// abandon closes what still waits, and says how much that is, and what was refused since
-// that was said last.
+// abandon closes what still waits, and says how much that is.
 func (in *intake) abandon() {
 	in.acceptor.Abandon()
-	in.refusals.end()
 	if n := int(in.abandoned.Swap(0)); n > 0 {
 		in.log.event(isError, "closed", "closed "+count(n, "connection", "connections")+" that had to wait", slog.Int("connections", n))
 	}
+}
+
+// close ends what bind has begun, and writes the log to its end.
+func (in *intake) close() {
+	in.acceptor.Close()
+	in.abandon()
+	in.refusals.end()
+	in.log.journal.end()
 }
 
 // signals returns the signals that end the command, and those that change how

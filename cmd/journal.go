@@ -4,6 +4,7 @@ package cmd
 
 import (
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -15,6 +16,8 @@ type journal struct {
 	lines   chan string
 	missing atomic.Int64
 	written chan struct{} // closed when all is written
+	mu      sync.RWMutex
+	ended   bool
 }
 
 const (
@@ -40,6 +43,11 @@ func newJournal(log logger) *journal {
 }
 
 func (j *journal) add(line string) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if j.ended {
+		return
+	}
 	select {
 	case j.lines <- line:
 	default:
@@ -47,9 +55,12 @@ func (j *journal) add(line string) {
 	}
 }
 
-// end writes what waits, as far as somebody reads it. Nothing may be added any more.
+// end writes what waits, as far as somebody reads it. What is added later is dropped.
 func (j *journal) end() {
+	j.mu.Lock()
+	j.ended = true
 	close(j.lines)
+	j.mu.Unlock()
 	select {
 	case <-j.written:
 	case <-time.After(journalEnd):

@@ -58,7 +58,7 @@ func runListen(c *cli.Context) error {
 	if err := in.bind(c, true, metrics); err != nil {
 		return err
 	}
-	defer in.acceptor.Close()
+	defer in.close()
 	if err := checkQueue(c, "to"); err != nil {
 		return err
 	}
@@ -77,6 +77,9 @@ func runListen(c *cli.Context) error {
 	case err != nil:
 		return err
 	}
+	// Before another root directory hides the socket.
+	in.notify = newNotifier(in.log)
+	defer in.notify.end()
 	if err = drop(process); err == nil {
 		err = in.open()
 	}
@@ -85,8 +88,6 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	metrics.watchQueue(q.Waiting)
-	in.notify = newNotifier(in.log)
-	defer in.notify.end()
 	s := service{intake: in, queue: q, sink: metrics.sink(q.Sender())}
 	return s.run(signals, controls)
 }

@@ -3,8 +3,8 @@
 package cmd
 
 import (
-	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -26,6 +26,8 @@ type notifier struct {
 	text     func() string // the status; nil: there is none
 	said     string        // the last one
 
+	// socket is connected to the manager's, which may have no path from here later.
+	socket net.Conn
 	// messages are sent in the background: who listens at the socket may have
 	// stopped reading, and would block a send for ever.
 	messages chan string
@@ -40,10 +42,17 @@ const (
 
 // newNotifier returns the notifier of this process, nil if nobody wants to be told.
 func newNotifier(log logger) *notifier {
-	if os.Getenv("NOTIFY_SOCKET") == "" {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return nil
+	}
+	socket, err := net.Dial("unixgram", address) // @ stands for the NUL of an abstract name
+	if err != nil {
+		log.error(fmt.Errorf("cannot notify %s: %w", address, cause(err)))
 		return nil
 	}
 	n := &notifier{
+		socket:   socket,
 		period:   statusPeriod,
 		messages: make(chan string, notifyMessages),
 		sent:     make(chan struct{}),
@@ -67,15 +76,16 @@ func (n *notifier) send(log logger) {
 	defer close(n.sent)
 	told := false
 	for message := range n.messages {
-		if _, err := daemon.SdNotify(false, message); err != nil && !told {
+		_, err := n.socket.Write([]byte(message))
+		if err != nil { // the manager may have a new one, at the same path
+			_, err = daemon.SdNotify(false, message)
+		}
+		if err != nil && !told {
 			told = true
-			cause := errors.Unwrap(err) // less the address, which net repeats
-			if cause == nil {
-				cause = err
-			}
-			log.error(fmt.Errorf("cannot notify %s: %w", os.Getenv("NOTIFY_SOCKET"), cause))
+			log.error(fmt.Errorf("cannot notify %s: %w", os.Getenv("NOTIFY_SOCKET"), cause(err)))
 		}
 	}
+	n.socket.Close()
 }
 
 // tell sends lines, unless too many wait already.

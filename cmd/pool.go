@@ -154,6 +154,7 @@ func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.S
 			}
 		case <-kill:
 			pool.Signal(syscall.SIGKILL)
+			kill = time.After(killDelay) // one may just have been started
 		}
 	}
 }

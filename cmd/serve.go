@@ -55,25 +55,24 @@ func runServe(c *cli.Context) error {
 	if err := in.bind(c, false, metrics); err != nil {
 		return err
 	}
-	defer in.acceptor.Close()
+	defer in.close()
+	run.log = in.log
+	// Before another root directory hides the socket.
+	in.notify = newNotifier(in.log)
+	run.notify = in.notify
+	defer in.notify.end()
 	if err := drop(process); err != nil {
 		return err
 	}
 	if err := in.open(); err != nil {
 		return err
 	}
-	run.log.journal = newJournal(run.log)
-	defer run.log.journal.end()
-	in.log = run.log
 	pool, done := run.pool(in.acceptors, o, metrics)
 	defer done()
 	if in.policy.Busy != nil {
 		pool.Full = in.acceptor.RefuseUntil
 	}
 	run.abandon = in.abandon
-	run.notify = newNotifier(run.log)
-	defer run.notify.end()
-	in.notify = run.notify
 	ready := run.notify.follow(pool)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
@@ -91,7 +90,6 @@ func runServe(c *cli.Context) error {
 		case <-signals:
 			run.notify.stopping()
 			in.acceptor.Close()
-			defer in.abandon()
 			return run.finish(pool, ended, signals, o.grace)
 		}
 	}

@@ -32,7 +32,9 @@ type failing struct {
 }
 
 const (
-	atOnce      = time.Second // a run shorter than that is over at once
+	atOnce = time.Second // a run shorter than that is over at once
+	// silence is how long a program that waits for its client waits at least.
+	silence     = 100 * time.Millisecond
 	maxSuspects = 3
 	maxFailures = 5 // from the fifth on there are pauses
 	firstPause  = 100 * time.Millisecond
@@ -179,12 +181,12 @@ func (p *Pool) judge(run *Run) verdict {
 	case run.watch == nil || run.watch.fd < 0:
 		return suspect
 	}
-	return run.watch.verdict()
+	return run.watch.verdict(run.Took)
 }
 
-// verdict tells whether a program that has failed at once has touched its
-// connection.
-func (w *watch) verdict() verdict {
+// verdict tells whether a program that has failed at once, after that time, has touched
+// its connection.
+func (w *watch) verdict(took time.Duration) verdict {
 	var info unix.TCPInfo
 	if w.tcp && !tcpInfo(w.fd, &info) {
 		return unclear
@@ -192,11 +194,14 @@ func (w *watch) verdict() verdict {
 	// After tcpInfo: what comes in between makes it more.
 	n, err := unix.IoctlGetInt(w.fd, unix.TIOCINQ)
 	unread := int64(n)
+	if unread == 0 && took >= silence {
+		return unclear // it may have waited for the client, and given up
+	}
 	if !w.tcp {
 		switch {
 		case err == nil && unread < w.before:
 			return good // it has read
-		case gone(w.fd):
+		case gone(w.fd), w.mptcp:
 			return unclear
 		}
 		return failed
@@ -204,7 +209,7 @@ func (w *watch) verdict() verdict {
 	switch {
 	case info.Bytes_sent > 0 || info.Notsent_bytes > 0:
 		return good
-	case info.State == tcpClose:
+	case w.urgent, info.State == tcpClose:
 		return unclear // a reset may have made it fail
 	case info.State != tcpEstablished && info.State != tcpCloseWait, unread < bytesReceived(&info)-w.before:
 		return good // it has shut the connection down, or has read

@@ -17,11 +17,14 @@ type watch struct {
 	source source
 	// fd is the connection as it was received, which is closed when the program
 	// has ended; -1 if it is not held.
-	fd  int
-	tcp bool
+	fd         int
+	tcp, mptcp bool
 	// before is how many bytes were received and read before the program's start;
 	// if the connection is not TCP, how many could be read then.
 	before int64
+	// urgent tells that urgent data has come before the start, behind which the
+	// kernel does not count what can be read: tcp_inq() in include/net/tcp.h.
+	urgent bool
 	timer  *time.Timer // nil without TimeLimits
 
 	spoken          bool // the client has sent something
@@ -44,7 +47,7 @@ func (p *Pool) watchFor(fd int, from source) *watch {
 	}
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	// Of MPTCP the kernel would show one path only.
-	w.tcp = err == nil && protocol == unix.IPPROTO_TCP
+	w.tcp, w.mptcp = err == nil && protocol == unix.IPPROTO_TCP, err == nil && protocol == unix.IPPROTO_MPTCP
 	if traffic && !w.tcp && !p.toldKind {
 		p.toldKind = true
 		p.trouble(errors.New("a connection is not TCP: limits of idle time and for the first byte do not apply to such connections, as the kernel does not count what goes over them"))
@@ -71,6 +74,7 @@ func (w *watch) begin() {
 		return
 	}
 	w.before = bytesReceived(&info) - int64(unread)
+	w.urgent = urgent(w.fd)
 	w.received, w.acked = info.Bytes_received, info.Bytes_acked
 }
 
@@ -81,6 +85,17 @@ func tcpInfo(fd int, info *unix.TCPInfo) bool {
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
 		uintptr(unsafe.Pointer(info)), uintptr(unsafe.Pointer(&size)), 0)
 	return errno == 0 && uintptr(size) >= unsafe.Offsetof(info.Bytes_sent)+unsafe.Sizeof(info.Bytes_sent)
+}
+
+// urgent tells whether urgent data is to be read from a socket, tcp(7).
+func urgent(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			return n > 0 && fds[0].Revents&unix.POLLPRI != 0
+		}
+	}
 }
 
 // States of a TCP connection, net/tcp_states.h.
