@@ -15,7 +15,7 @@ import (
 )
 
 // TestAccessRules reads a file again and again, right and wrong, as SIGHUP makes it,
-// from a directory that has another name by then.
+// with --chroot, from a directory that has no path from here by then.
 func TestAccessRules(t *testing.T) {
 	fdtest.NoLeaks(t)
 	dir := filepath.Join(t.TempDir(), "dir")
@@ -31,7 +31,7 @@ func TestAccessRules(t *testing.T) {
 	if err := os.Rename(dir, moved); err != nil {
 		t.Fatal(err)
 	}
-	a := &access{options: listen.NewRules(nil), file: filepath.Join(dir, "rules"), dir: fd}
+	a := &access{options: listen.NewRules(nil), file: filepath.Join(dir, "rules"), path: "rules", dir: fd}
 	client := netip.MustParseAddr("192.0.2.1")
 	for _, test := range []struct {
 		text         string

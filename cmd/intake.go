@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -185,13 +184,10 @@ func (in *intake) close() {
 // signals returns the signals that end the command, and those that change how
 // connections are taken: SIGUSR1, SIGUSR2 and, with a file of rules, SIGHUP.
 func (in *intake) signals() (ends, controls <-chan os.Signal) {
-	c := make(chan os.Signal, 2)
-	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)
 	if in.access.file == "" {
-		return endings(), c
+		return endings(), commands(syscall.SIGUSR1, syscall.SIGUSR2)
 	}
-	signal.Notify(c, syscall.SIGHUP)
-	return endings(syscall.SIGHUP), c
+	return endings(syscall.SIGHUP), commands(syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP)
 }
 
 // obey does what one of the controls means.

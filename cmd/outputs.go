@@ -44,6 +44,9 @@ func outputsOf(c *cli.Context, queue int) (outputs, error) {
 		if out.fd < 0 {
 			continue
 		}
+		if out.fd == 1 && o.port {
+			return o, usageHint(out.option+" 3 3>FILE", "option %s: descriptor 1 is that of -1", out.option)
+		}
 		if out.fd == queue {
 			return o, usageHint(fmt.Sprintf("%s 3 3>FILE, or --to QUEUE", out.option), "option %s: descriptor %d is the queue", out.option, out.fd)
 		}

@@ -118,7 +118,10 @@ func runPool(c *cli.Context) error {
 // finish waits for the running programs; when grace is over, or with a further
 // signal, it ends them.
 func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.Signal, grace time.Duration) error {
-	pool.Stop()
+	// What was accepted and had to wait comes first.
+	if r.waiting == nil || r.waiting() == 0 {
+		pool.Stop()
+	}
 	var over, kill <-chan time.Time
 	if grace >= 0 {
 		over = time.After(grace)
@@ -126,6 +129,7 @@ func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.S
 	patience := time.After(sameSignal)
 	terminate := func() {
 		r.ending.Store(true)
+		pool.Stop()
 		if r.abandon != nil {
 			r.abandon()
 		}

@@ -20,7 +20,8 @@ type runner struct {
 	program *exec.Program
 	environ *exec.Environ
 	ending  atomic.Bool // the programs are being ended by us
-	abandon func()      // gives up connections that are yet to come; may be nil
+	waiting func() int  // how many connections were accepted and are yet to come; nil: none
+	abandon func()      // gives them up; may be nil
 	notify  *notifier
 }
 

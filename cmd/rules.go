@@ -60,7 +60,8 @@ func (o *ruleOption) String() string { return "" }
 type access struct {
 	options *listen.Rules
 	file    string // "" if there is none
-	dir     int    // the directory of file, which --chroot does not change
+	path    string // of file, from dir
+	dir     int    // AT_FDCWD, or with --chroot the directory of file, which that does not change
 }
 
 // accessOf returns what the options ask for.
@@ -82,8 +83,9 @@ func accessOf(c *cli.Context) (*access, error) {
 	if len(rules) > 0 || a.file != "" {
 		a.options = listen.NewRules(rules)
 	}
-	if a.file != "" {
+	if a.path, a.dir = a.file, unix.AT_FDCWD; a.file != "" && c.String("chroot") != "" {
 		var err error
+		a.path = filepath.Base(a.file)
 		if a.dir, err = unix.Open(filepath.Dir(a.file), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 			return nil, cannotRead(a.file, err)
 		}
@@ -120,7 +122,7 @@ func cannotRead(path string, err error) error {
 
 func (a *access) read() (text string, err error) {
 	// O_NONBLOCK: a FIFO that nobody writes to would be waited for.
-	fd, err := unix.Openat(a.dir, filepath.Base(a.file), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(a.dir, a.path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}

@@ -72,7 +72,7 @@ func runServe(c *cli.Context) error {
 	if in.policy.Busy != nil {
 		pool.Full = in.acceptor.RefuseUntil
 	}
-	run.abandon = in.abandon
+	run.waiting, run.abandon = in.acceptor.Waiting, in.abandon
 	ready := run.notify.follow(pool)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()

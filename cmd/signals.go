@@ -27,6 +27,35 @@ func endings(but ...os.Signal) <-chan os.Signal {
 	return c
 }
 
+// commands returns the signals, from now on, in the order in which they come. None is
+// lost: one that comes again while it waits to be received is one, the last.
+func commands(signals ...os.Signal) <-chan os.Signal {
+	in, out := make(chan os.Signal, 64), make(chan os.Signal)
+	signal.Notify(in, signals...)
+	go func() {
+		var waiting []os.Signal
+		for {
+			var first os.Signal
+			var to chan os.Signal
+			if len(waiting) > 0 {
+				first, to = waiting[0], out
+			}
+			select {
+			case sig := <-in:
+				waiting = enqueue(waiting, sig)
+			case to <- first:
+				waiting = waiting[1:]
+			}
+		}
+	}()
+	return out
+}
+
+// enqueue adds a signal to those that wait, and takes out one of its kind that does.
+func enqueue(waiting []os.Signal, sig os.Signal) []os.Signal {
+	return append(slices.DeleteFunc(waiting, func(other os.Signal) bool { return other == sig }), sig)
+}
+
 // unless calls do, with a channel that is closed when a signal comes, and returns
 // that signal, or nil if none came before do returned.
 func unless(signals <-chan os.Signal, do func(stop <-chan struct{})) os.Signal {

@@ -29,6 +29,7 @@ type Acceptor struct {
 	short     atomic.Bool  // accepting pauses for want of something
 	lingering atomic.Int64 // connections that were answered and are not closed yet
 
+	control               sync.Mutex // held by Pause, Resume and Stop
 	mu                    sync.Mutex
 	paused, ended, closed bool
 	ending                chan struct{} // closed when ended
@@ -109,12 +110,19 @@ func (a *Acceptor) next(c *Conn, sink int) error {
 		case !isShortage(err):
 			return err
 		}
-		if a.short.CompareAndSwap(false, true) && a.on.Pausing != nil {
-			a.on.Pausing(err)
-		}
-		pause = min(max(2*pause, time.Millisecond), 50*time.Millisecond)
-		time.Sleep(pause) // the backlog stays readable: only time can be waited for
+		pause = a.shortage(err, pause)
 	}
+}
+
+// shortage waits until there may be enough again of what is short. It returns for how
+// long: it is given that the next time.
+func (a *Acceptor) shortage(err error, last time.Duration) time.Duration {
+	if a.short.CompareAndSwap(false, true) && a.on.Pausing != nil {
+		a.on.Pausing(err)
+	}
+	pause := min(max(2*last, time.Millisecond), 50*time.Millisecond)
+	time.Sleep(pause) // the backlog stays readable: only time can be waited for
+	return pause
 }
 
 // SetRules changes who may connect, from the next connection on.
@@ -123,6 +131,8 @@ func (a *Acceptor) SetRules(rules *Rules) { a.rules.Store(rules) }
 // Pause makes accepting pause until Resume. The sockets go on listening, and clients
 // wait in their backlogs.
 func (a *Acceptor) Pause() {
+	a.control.Lock()
+	defer a.control.Unlock()
 	a.mu.Lock()
 	if !a.paused {
 		a.paused, a.resumed = true, make(chan struct{})
@@ -133,6 +143,8 @@ func (a *Acceptor) Pause() {
 
 // Resume ends what Pause began.
 func (a *Acceptor) Resume() {
+	a.control.Lock()
+	defer a.control.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.paused && !a.ended {
@@ -148,6 +160,8 @@ func (a *Acceptor) Resume() {
 // within a second. The sockets go on listening: what comes waits in their backlogs. When
 // Stop returns, nothing more is accepted.
 func (a *Acceptor) Stop() {
+	a.control.Lock()
+	defer a.control.Unlock()
 	a.mu.Lock()
 	if !a.ended {
 		a.ended = true

@@ -4,6 +4,7 @@ package listen
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,14 +45,17 @@ func (a *Acceptor) admit(c *Conn) bool {
 // announced reads the header, which says whose connection it is.
 func (a *Acceptor) announced(c *Conn) bool {
 	timeout := a.policy.Proxy.Timeout
-	header, err := readProxyHeader(a.waiting.ctx, c.FD, timeout)
-	for isShortage(err) && time.Since(c.Accepted) < timeout && a.waiting.ctx.Err() == nil {
+	left := func() time.Duration { return timeout - time.Since(c.Accepted) }
+	header, err := readProxyHeader(a.waiting.ctx, c.FD, left())
+	for isShortage(err) && left() > 0 && a.waiting.ctx.Err() == nil {
 		time.Sleep(10 * time.Millisecond)
-		header, err = readProxyHeader(a.waiting.ctx, c.FD, timeout)
+		header, err = readProxyHeader(a.waiting.ctx, c.FD, left())
 	}
 	switch {
 	case errors.Is(err, ErrStopped):
 		return a.refused(c, Abandoned)
+	case errors.Is(err, ErrProxyTimeout):
+		return a.refused(c, Refusal{RefusedForHeader, fmt.Sprintf("%v within %v", ErrProxyTimeout, timeout)})
 	case err != nil:
 		return a.refused(c, Refusal{RefusedForHeader, err.Error()})
 	}
@@ -107,13 +111,10 @@ func (a *Acceptor) pace(c *Conn) bool {
 	if a.overall == nil {
 		return true
 	}
-	r := a.overall.Reserve()
-	delay := r.Delay()
-	if delay > 0 && a.policy.Rates.Refuse {
-		r.Cancel()
-		return a.refused(c, Refusal{RefusedByRate, "too many connections"})
+	if a.policy.Rates.Refuse {
+		return a.overall.Allow() || a.refused(c, Refusal{RefusedByRate, "too many connections"})
 	}
-	return a.sleep(delay)
+	return a.sleep(a.overall.Reserve().Delay())
 }
 
 // sleep waits for a time, or until the end: then what is early goes at once. It returns

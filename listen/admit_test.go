@@ -5,6 +5,8 @@ package listen_test
 import (
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -225,4 +227,102 @@ func TestAcceptWithProxyHeader(t *testing.T) {
 		t.Errorf("refused for %q, want ended", why)
 	}
 	g.end(t)
+}
+
+// However many goroutines refuse, those who come at the rate are let in.
+func TestRefusingKeepsTheRate(t *testing.T) {
+	fdtest.NoLeaks(t)
+	l := on(t, "127.0.0.1:0")
+	var refused atomic.Int64
+	accepted := make(chan int, 1000)
+	a := acceptor(t, listen.Policy{Rates: listen.Rates{Overall: listen.Rate{PerSecond: 50, Burst: 1}, Refuse: true}}, listen.Events{
+		Refused: func(*listen.Conn, listen.Refusal) { refused.Add(1) },
+	}, l)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			var c listen.Conn
+			for a.Accept(&c) == nil {
+				accepted <- c.FD
+				_ = unix.Close(c.FD)
+			}
+		})
+	}
+	for refused.Load() < 300 { // a flood
+		client(t, l.String()).Close()
+	}
+	for len(accepted) > 0 {
+		<-accepted
+	}
+	// A debt would be longer than the test.
+	fdtest.Eventually(t, "the next client is let in", func() bool {
+		client(t, l.String()).Close()
+		return len(accepted) > 0
+	})
+	a.Stop()
+	group.Wait()
+}
+
+// Those who were accepted early and find no room are answered as well.
+func TestBusyAnswersThoseWhoHaveWaited(t *testing.T) {
+	fdtest.NoLeaks(t)
+	l := on(t, "127.0.0.1:0")
+	refused := make(chan listen.Refusal, 10)
+	a := acceptor(t, listen.Policy{
+		Rates: listen.Rates{Source: listen.Rate{PerSecond: 50, Burst: 1}},
+		Busy:  &listen.Busy{Message: "busy"},
+	}, listen.Events{Refused: func(_ *listen.Conn, why listen.Refusal) { refused <- why }}, l)
+	for range 3 {
+		client(t, l.String())
+	}
+	var c listen.Conn
+	if err := a.Accept(&c); err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(c.FD)
+	go func() { // takes the others into the waiting room
+		if a.Accept(&c) == nil {
+			_ = unix.Close(c.FD)
+		}
+	}()
+	fdtest.Eventually(t, "one of two waits", func() bool { return a.Waiting() == 1 })
+	room, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		a.RefuseUntil(room)
+		close(done)
+	}()
+	if why := fdtest.Soon(t, "a refusal", refused); why.Reason != listen.RefusedAsBusy {
+		t.Errorf("refused for %+v, want busy", why)
+	}
+	close(room)
+	fdtest.Soon(t, "RefuseUntil ends", done)
+	// Its connections are closed when their clients have.
+	a.Close()
+}
+
+// Pause and Resume may come from anywhere.
+func TestPauseAndResumeTogether(t *testing.T) {
+	fdtest.NoLeaks(t)
+	l := on(t, "127.0.0.1:0")
+	a := acceptor(t, listen.Policy{}, listen.Events{}, l)
+	ended := make(chan error, 1)
+	go func() { ended <- a.Accept(new(listen.Conn)) }()
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() {
+			for range 200 {
+				a.Pause()
+			}
+		})
+		group.Go(func() {
+			for range 200 {
+				a.Resume()
+			}
+		})
+	}
+	group.Wait()
+	a.Stop()
+	if err := fdtest.Soon(t, "Accept ends", ended); err != listen.ErrStopped {
+		t.Errorf("Accept() = %v, want ErrStopped", err)
+	}
 }

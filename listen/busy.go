@@ -37,7 +37,7 @@ func (a *Acceptor) waitForRoom(sink int) error {
 	if ready || err != nil {
 		return err
 	}
-	return a.refuse(room)
+	return a.refuse(&room, func() bool { return false })
 }
 
 // RefuseUntil answers all clients with the message of Policy.Busy, from its time After
@@ -52,27 +52,37 @@ func (a *Acceptor) RefuseUntil(room <-chan struct{}) {
 		return
 	case <-time.After(a.policy.Busy.After):
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return // for want of descriptors: clients wait
-	}
-	defer r.Close()
 	returned := make(chan struct{})
 	defer close(returned)
 	go func() {
 		select {
 		case <-room:
+			a.mu.Lock()
+			a.wake() // ends the poll
+			a.mu.Unlock()
 		case <-returned:
 		}
-		_ = w.Close() // ends poll
 	}()
-	for {
+	done := func() bool {
+		select {
+		case <-room:
+			return true
+		default:
+			return false
+		}
+	}
+	for pause := time.Duration(0); !done(); {
 		err := a.calls.Enter()
 		if err == nil {
-			err = a.refuse(unix.PollFd{Fd: int32(r.Fd()), Events: unix.POLLIN})
+			err = a.refuse(nil, done)
 			a.calls.Exit()
 		}
-		if err != ErrStopped || !a.awaitResume(room) {
+		switch {
+		case err == nil:
+			return
+		case isShortage(err):
+			pause = a.shortage(err, pause)
+		case err != ErrStopped || !a.awaitResume(room):
 			return
 		}
 	}
@@ -94,26 +104,43 @@ func (a *Acceptor) awaitResume(room <-chan struct{}) bool {
 	}
 }
 
-// refuse accepts connections and answers them until room is ready.
-func (a *Acceptor) refuse(room unix.PollFd) error {
+// refuse answers connections, those that have waited as well, until there is room: when
+// room is ready, if it is not nil, or done says so after a wake.
+func (a *Acceptor) refuse(room *unix.PollFd, done func() bool) error {
 	var c Conn
-	fds := append(slices.Clone(a.poller.fds[1:]), room)
+	fds := slices.Clone(a.poller.fds)
+	if room != nil {
+		fds = append(fds, *room)
+	}
 	for {
+		waited, _ := a.take(&c)
+		switch {
+		case waited:
+			a.busy(&c)
+			continue
+		case done():
+			return nil
+		}
 		if _, err := a.calls.PollAny(fds, -1); err != nil {
 			return err
 		}
-		if fds[len(fds)-1].Revents != 0 {
+		if room != nil && fds[len(fds)-1].Revents != 0 {
 			return nil
 		}
-		switch err := a.acceptReady(&c, fds); {
+		switch err := a.acceptReady(&c, fds[1:]); {
 		case err == unix.EAGAIN:
 		case err != nil:
 			return err
 		case a.invited(&c):
-			a.tell(&c, Refusal{RefusedAsBusy, "there is no room"})
-			a.answer(c.FD, a.policy.Busy.Message)
+			a.busy(&c)
 		}
 	}
+}
+
+// busy tells a client that there is no room.
+func (a *Acceptor) busy(c *Conn) {
+	a.tell(c, Refusal{RefusedAsBusy, "there is no room"})
+	a.answer(c.FD, a.policy.Busy.Message)
 }
 
 // invited tells whether a client is one that would be let in if there were room, as far

@@ -131,14 +131,23 @@ func (a *Acceptor) stopped(c *Conn) (waited bool, err error) {
 func (a *Acceptor) Abandon() {
 	a.waiting.abandon()
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	for a.waiting.number > 0 {
 		a.waiting.changed.Wait()
 	}
-	for _, c := range a.waiting.ready {
+	ready := a.waiting.ready
+	a.waiting.ready = nil
+	a.mu.Unlock()
+	for _, c := range ready {
 		a.refused(c, Abandoned)
 	}
-	a.waiting.ready = nil
+}
+
+// Waiting returns how many connections were accepted, wait, and were not returned by
+// Accept yet.
+func (a *Acceptor) Waiting() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.waiting.number + len(a.waiting.ready)
 }
 
 // Abandoned is the reason why connections are closed that still wait at the end.
