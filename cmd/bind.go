@@ -70,7 +70,10 @@ func runBind(c *cli.Context) error {
 		return err
 	}
 	b := binding{log: loggerOf(c), names: c.StringSlice("name"), each: max(1, reusePort(c))}
-	if b.addresses, err = parseAddresses(operands); err != nil {
+	if b.addresses, err = parseAddresses(operands); err == nil {
+		err = checkInherited(b.addresses)
+	}
+	if err != nil {
 		return addressError(err, operands)
 	}
 	if err := b.checkNames(); err != nil {

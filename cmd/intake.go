@@ -48,6 +48,13 @@ func intakeOf(c *cli.Context, operands []string, queue int) (*intake, error) {
 	if in.addresses, err = parseAddresses(operands); err != nil {
 		return nil, err
 	}
+	all := in.addresses
+	if a, err := listen.ParseAddress(c.String("metrics")); err == nil {
+		all = append(slices.Clone(all), a) // at its end, so that it is the one that is wrong
+	}
+	if err := checkInherited(all); err != nil {
+		return nil, err
+	}
 	if in.options, err = listenOptions(c, in.addresses); err != nil {
 		return nil, err
 	}
@@ -81,7 +88,7 @@ func parseAddresses(operands []string) (addresses []listen.Address, err error) {
 		}
 		addresses = append(addresses, a)
 	}
-	return addresses, checkInherited(addresses)
+	return addresses, nil
 }
 
 // bind binds the addresses. The signals that would end this process must be ours by
