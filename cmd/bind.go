@@ -31,7 +31,7 @@ func bindCommand() *cli.Command {
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "without PROGRAM: send to `QUEUE` instead of stdout"},
 			&cli.StringSliceFlag{Name: "name", Usage: "call the sockets of the next ADDRESS `NAME`; one for each ADDRESS, in order"},
-		}, []cli.Flag{backlogFlag()}, boundFlags(), bindSocketFlags(), queueFlags(), verbosityFlags()),
+		}, []cli.Flag{backlogFlag()}, boundFlags(), socketFileFlags(), bindSocketFlags(), queueFlags(), verbosityFlags()),
 		Action: runBind,
 	}
 }

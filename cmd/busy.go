@@ -18,7 +18,7 @@ const busyAfter = 100 * time.Millisecond
 func busyFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.GenericFlag{Name: "busy-message", Usage: "answer clients for whom there is no room with `TEXT` instead of letting them wait", Value: new(message), DefaultText: "none"},
-		&cli.GenericFlag{Name: "busy-after", Usage: "when there has been no room for `TIME`", Value: &duration{busyAfter}, DefaultText: busyAfter.String()},
+		&cli.GenericFlag{Name: "busy-after", Usage: "with --busy-message: when there has been no room for `TIME`", Value: &duration{busyAfter}, DefaultText: busyAfter.String()},
 	}
 }
 

@@ -22,9 +22,9 @@ import (
 // reach.
 func identityFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "user", Usage: "run programs as `USER[:GROUP]`, with the user's supplementary groups unless GROUP is given"},
-		&cli.StringFlag{Name: "group", Usage: "run programs with `GROUP[,GROUP...]`, the first as their own group"},
-		&cli.StringFlag{Name: "chroot", Usage: "make `DIR` the root directory of programs"},
+		onceFlag("user", "run programs as `USER[:GROUP]`, with the user's supplementary groups unless GROUP is given"),
+		onceFlag("group", "run programs with `GROUP[,GROUP...]`, the first as their own group"),
+		onceFlag("chroot", "make `DIR` the root directory of programs"),
 		&cli.BoolFlag{Name: "no-new-privs", Usage: "let programs get no privileges by set-user-ID bits and the like", DisableDefaultText: true},
 	}
 }
@@ -32,7 +32,7 @@ func identityFlags() []cli.Flag {
 // confineFlags are the further options that say what programs are given and denied.
 func confineFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "chdir", Usage: "make `DIR` the working directory of programs"},
+		onceFlag("chdir", "make `DIR` the working directory of programs"),
 		&cli.GenericFlag{Name: "nice", Usage: "run programs with priority `N` from -20, the best, to 19", Value: &nice{}},
 		&cli.GenericFlag{Name: "umask", Usage: "run programs with the umask `BITS`", Value: &umask{}},
 		&cli.GenericFlag{Name: "limit", Usage: "limit a resource of each program: `NAME=SOFT[:HARD]`, such as nofile=64", Value: &limits{}},
@@ -43,15 +43,15 @@ func confineFlags() []cli.Flag {
 
 // identify sets what the options of identityFlags or privilegeFlags ask for.
 func identify(c *cli.Context, confine *exec.Confinement) (err error) {
-	confine.Chroot, confine.NoNewPrivs = c.String("chroot"), c.Bool("no-new-privs")
-	confine.User, err = userOf(c.String("user"), c.String("group"))
+	confine.Chroot, confine.NoNewPrivs = onceOf(c, "chroot"), c.Bool("no-new-privs")
+	confine.User, err = userOf(onceOf(c, "user"), onceOf(c, "group"))
 	return err
 }
 
 // confinementOf returns what the options of confineFlags ask for, and those that say
 // as whom programs run.
 func confinementOf(c *cli.Context) (confine exec.Confinement, err error) {
-	confine.Dir = c.String("chdir")
+	confine.Dir = onceOf(c, "chdir")
 	confine.Limits = c.Generic("limit").(*limits).list
 	if n := c.Generic("nice").(*nice); n.set {
 		confine.Nice = &n.value

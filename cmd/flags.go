@@ -3,6 +3,7 @@
 package cmd
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os/user"
@@ -43,6 +44,36 @@ func (n *number) Set(text string) error {
 func (n *number) String() string { return strconv.Itoa(n.value) }
 
 func numberOf(c *cli.Context, name string) int { return c.Generic(name).(*number).value }
+
+// once is the value of an option that takes a text and can be given once: where a
+// second one took the place of the first, or an empty one that of none, a program
+// would run with privileges that it was not to have.
+type once struct{ text string }
+
+func onceFlag(name, usage string) cli.Flag {
+	return &cli.GenericFlag{Name: name, Usage: usage, Value: &once{}, DefaultText: "none"}
+}
+
+func (o *once) Set(text string) error {
+	switch {
+	case text == "":
+		return errors.New("the value is empty: is a variable of the shell not set?")
+	case o.text != "":
+		return fmt.Errorf("it is given twice, as %q and %q", o.text, text)
+	}
+	o.text = text
+	return nil
+}
+
+func (o *once) String() string { return "" }
+
+// onceOf returns the text, "" if the command has no such option or it was not given.
+func onceOf(c *cli.Context, name string) string {
+	if o, ok := c.Generic(name).(*once); ok {
+		return o.text
+	}
+	return ""
+}
 
 // duration is the value of an option that takes a time.
 type duration struct{ value time.Duration }

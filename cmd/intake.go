@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
+	"fdkit/internal/hint"
 	"fdkit/listen"
 )
 
@@ -37,7 +39,7 @@ type intake struct {
 
 // intakeFlags are the options of the commands that accept connections.
 func intakeFlags() []cli.Flag {
-	return slices.Concat([]cli.Flag{backlogFlag(), portFlag()}, boundFlags(), accessFlags(), rateFlags(), proxyFlags(), busyFlags(), socketFlags())
+	return slices.Concat([]cli.Flag{backlogFlag(), portFlag()}, boundFlags(), accessFlags(), rateFlags(), proxyFlags(), busyFlags(), socketFileFlags(), socketFlags())
 }
 
 // intakeOf checks all that can be checked before the addresses are bound. queue is
@@ -138,7 +140,16 @@ func closeListeners(ls []*listen.Listener) {
 
 func (in *intake) logAccepted(c *listen.Conn) {
 	in.log.event(isInfo, "accepted", "accepted {client} at {local}",
-		slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()))
+		in.client(c), slog.String("local", c.Local()))
+}
+
+// client is who a connection is from: a Unix client has no address but in rare cases.
+func (in *intake) client(c *listen.Conn) slog.Attr {
+	address := in.log.client(c.Remote())
+	if who, ok := c.Peer(); ok && address == "unix:" {
+		address = unixClient(strconv.Itoa(int(who.Uid)), strconv.Itoa(int(who.Pid)))
+	}
+	return slog.String("client", address)
 }
 
 // logRefused says that a connection was refused. Those whom the rules refuse are as the
@@ -156,12 +167,23 @@ func (in *intake) logRefused(c *listen.Conn, why listen.Refusal) {
 	}
 	in.refusals.add(why.Reason, "refused {client} at {local}: {detail}", func() []slog.Attr {
 		return []slog.Attr{
-			slog.String("client", in.log.client(c.Remote())), slog.String("local", c.Local()), slog.String("detail", detail),
+			in.client(c), slog.String("local", c.Local()), slog.String("detail", detail),
 		}
 	})
 }
 
 func (in *intake) logResumed() { in.log.event(isNotice, "resumed", "accepting again") }
+
+// rehearse says if the rules cannot be read again with the privileges that are left.
+func (in *intake) rehearse() {
+	if in.access.file == "" {
+		return
+	}
+	if _, err := in.access.read(); err != nil {
+		in.log.error(hint.Wrap(fmt.Errorf("SIGHUP will fail: %w", cannotRead(in.access.file, err)),
+			"the user of --user must be able to read the file and to search its directory"))
+	}
+}
 
 // open tells that connections are taken from now on.
 func (in *intake) open() error {
@@ -169,6 +191,7 @@ func (in *intake) open() error {
 		in.log.event(isInfo, "listening", "listening on {local}", slog.String("local", l.String()))
 	}
 	closeUnused(in.addresses, in.log)
+	in.rehearse()
 	return in.outputs.tell(in.listeners)
 }
 

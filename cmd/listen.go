@@ -136,7 +136,8 @@ func (s *service) run(signals, controls <-chan os.Signal) error {
 			s.end(err)
 		case <-s.queue.Gone():
 			s.notify.stopping()
-		case <-signals:
+		case sig := <-signals:
+			s.log.toldToEnd(sig)
 			s.notify.stopping()
 			s.acceptor.Close()
 			s.drain(signals)

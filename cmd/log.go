@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -79,6 +81,11 @@ func (l logger) info(format string, args ...any) {
 	if l.enabled(isInfo) {
 		l.say(isInfo, "info", fmt.Sprintf(format, args...), "", nil)
 	}
+}
+
+// toldToEnd says that a signal has come which ends the command.
+func (l logger) toldToEnd(sig os.Signal) {
+	l.event(isInfo, "signal", "told to end by {signal}", slog.String("signal", unix.SignalName(sig.(syscall.Signal))))
 }
 
 // textOf returns an error's text, without the client's address if that is not to be

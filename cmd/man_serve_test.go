@@ -35,7 +35,8 @@ func TestManServe(t *testing.T) {
 		if !strings.Contains("qQv", name) {
 			synopsis += ".Op Fl " + form + "\n"
 		}
-		list.WriteString(".It Fl " + form + "\n" + sentence(f.(cli.DocGenerationFlag).GetUsage()))
+		documented := f.(cli.DocGenerationFlag)
+		list.WriteString(".It Fl " + form + "\n" + sentence(documented.GetUsage(), documented.GetDefaultText()))
 	}
 	page := pages["fdkit-serve.1"]
 	want := replaceBetween(t, page, ".Sh SYNOPSIS\n", ".Ar address ...\n", synopsis)
@@ -76,9 +77,18 @@ func optionForms(page string) map[string]string {
 var valueName = regexp.MustCompile("`([^`]*)`")
 
 // sentence makes the words about an option those of a manual page.
-func sentence(usage string) string {
+func sentence(usage, byDefault string) string {
 	usage = valueName.ReplaceAllStringFunc(usage, func(name string) string { return strings.ToLower(strings.Trim(name, "`")) })
-	words := strings.Fields(strings.ReplaceAll(strings.ToUpper(usage[:1])+usage[1:]+".", `\`, `\e`))
+	text := wrapped(strings.ToUpper(usage[:1]) + usage[1:] + ".")
+	if byDefault != "" && byDefault != "none" && byDefault != "false" && !strings.Contains(usage, "the default") {
+		text += wrapped("The default is " + byDefault + ".")
+	}
+	return text
+}
+
+// wrapped breaks a sentence into lines.
+func wrapped(sentence string) string {
+	words := strings.Fields(strings.ReplaceAll(sentence, `\`, `\e`))
 	var text strings.Builder
 	width := 0
 	for _, word := range words {

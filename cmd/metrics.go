@@ -35,6 +35,20 @@ type metrics struct {
 
 func newMetrics(accepts, runs bool) *metrics {
 	m := &metrics{accepts: accepts, runs: runs, refusals: map[string]int64{}, limits: map[string]int64{}}
+	// A counter that appears with its first event hides that from rate().
+	if accepts {
+		for _, reason := range listen.Reasons {
+			m.refusals[reason] = 0
+		}
+	}
+	if runs {
+		for _, reason := range []string{exec.RefusedPerSource, exec.RefusedQueueTimeout, exec.RefusedGone} {
+			m.refusals[reason] = 0
+		}
+		for _, limit := range []string{exec.LimitTimeout, exec.LimitIdle, exec.LimitFirstByte} {
+			m.limits[limit] = 0
+		}
+	}
 	m.waits.bounds = waitBounds
 	m.runtimes.bounds = runBounds
 	return m

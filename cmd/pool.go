@@ -111,6 +111,7 @@ func runPool(c *cli.Context) error {
 		}
 	}
 	r.notify.stopping()
+	r.log.toldToEnd(sig)
 	r.close(q) // lets the sender know
 	return r.finish(pool, ended, signals, o.grace)
 }

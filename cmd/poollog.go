@@ -4,7 +4,6 @@ package cmd
 
 import (
 	"cmp"
-	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -46,6 +45,15 @@ func (r *runner) died(run *exec.Run) {
 	}
 }
 
+// unixClient is how the log names a client of a Unix socket; pid is empty or 0 if it is
+// in another PID namespace.
+func unixClient(uid, pid string) string {
+	if pid == "" || pid == "0" {
+		pid = "unknown"
+	}
+	return "uid " + uid + " pid " + pid
+}
+
 // origin tells from a program's environment who its client is, in the first field,
 // and how long the connection waited before begin.
 func (l logger) origin(env []string, begin time.Time) []slog.Attr {
@@ -58,7 +66,7 @@ func (l logger) origin(env []string, begin time.Time) []slog.Attr {
 	if ip := vars["TCPREMOTEIP"]; ip != "" {
 		client = l.client(net.JoinHostPort(ip, vars["TCPREMOTEPORT"]))
 	} else if uid := vars["UNIXREMOTEEUID"]; uid != "" {
-		client = fmt.Sprintf("uid %s pid %s", uid, cmp.Or(vars["UNIXREMOTEPID"], "unknown"))
+		client = unixClient(uid, vars["UNIXREMOTEPID"])
 	}
 	fields := []slog.Attr{slog.String("client", client)}
 	if accepted, ok := acceptedAt(env); ok {

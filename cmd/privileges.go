@@ -19,9 +19,9 @@ import (
 // its addresses.
 func privilegeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "user", Usage: "after binding, run as `USER[:GROUP]`, with the user's supplementary groups unless GROUP is given"},
-		&cli.StringFlag{Name: "group", Usage: "after binding, run with `GROUP[,GROUP...]`, the first as its own group"},
-		&cli.StringFlag{Name: "chroot", Usage: "after binding, make `DIR` the root directory"},
+		onceFlag("user", "after binding, run as `USER[:GROUP]`, with the user's supplementary groups unless GROUP is given"),
+		onceFlag("group", "after binding, run with `GROUP[,GROUP...]`, the first as its own group"),
+		onceFlag("chroot", "after binding, make `DIR` the root directory"),
 		&cli.BoolFlag{Name: "no-new-privs", Usage: "after binding, get no privileges by set-user-ID bits and the like", DisableDefaultText: true},
 	}
 }

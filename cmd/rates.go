@@ -24,9 +24,9 @@ func rateFlags() []cli.Flag {
 	}
 	return []cli.Flag{
 		&cli.StringFlag{Name: "rate", Usage: "let connections through at `RATE`, such as 100/s, 30/m or 0.5/s"},
-		burst("rate-burst", "of these, let `N` through at once"),
+		burst("rate-burst", "of --rate, let `N` through at once"),
 		&cli.StringFlag{Name: "source-rate", Usage: "let connections of each source through at `RATE`"},
-		burst("source-burst", "of these, let `N` through at once"),
+		burst("source-burst", "of --source-rate, let `N` through at once"),
 		&cli.GenericFlag{
 			Name: "source-prefix", Usage: "count addresses that have `V4[,V6]` leading bits in common as one source",
 			Value: &prefixes{}, DefaultText: (&prefixes{listen.DefaultPrefix4, listen.DefaultPrefix6}).String(),

@@ -26,7 +26,7 @@ func accessFlags() []cli.Flag {
 	return []cli.Flag{
 		repeatedFlag{&cli.GenericFlag{Name: "allow", Usage: "let `WHO` connect, an address, a network, uid=USER, gid=GROUP, unix or all", Value: &ruleOption{"allow", asked}}},
 		repeatedFlag{&cli.GenericFlag{Name: "deny", Usage: "refuse `WHO`; of these options and rules, the first that matches decides", Value: &ruleOption{"deny", asked}}},
-		&cli.StringFlag{Name: "rules", Usage: "after these options, go by the rules in `FILE`, which SIGHUP reads anew"},
+		onceFlag("rules", "after these options, go by the rules in `FILE`, which SIGHUP reads anew"),
 	}
 }
 
@@ -66,10 +66,7 @@ type access struct {
 
 // accessOf returns what the options ask for.
 func accessOf(c *cli.Context) (*access, error) {
-	a := &access{file: c.String("rules")}
-	if a.file == "" && c.IsSet("rules") {
-		return nil, usagef(`option --rules: "" is no file`)
-	}
+	a := &access{file: onceOf(c, "rules")}
 	var rules []listen.Rule
 	for _, asked := range *c.Generic("allow").(*ruleOption).asked {
 		who, err := listen.ParseWho(asked.who)
@@ -83,7 +80,7 @@ func accessOf(c *cli.Context) (*access, error) {
 	if len(rules) > 0 || a.file != "" {
 		a.options = listen.NewRules(rules)
 	}
-	if a.path, a.dir = a.file, unix.AT_FDCWD; a.file != "" && c.String("chroot") != "" {
+	if a.path, a.dir = a.file, unix.AT_FDCWD; a.file != "" && onceOf(c, "chroot") != "" {
 		var err error
 		a.path = filepath.Base(a.file)
 		if a.dir, err = unix.Open(filepath.Dir(a.file), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {

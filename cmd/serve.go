@@ -87,7 +87,8 @@ func runServe(c *cli.Context) error {
 		case err := <-ended:
 			run.notify.stopping()
 			return err
-		case <-signals:
+		case sig := <-signals:
+			run.log.toldToEnd(sig)
 			run.notify.stopping()
 			in.acceptor.Close()
 			return run.finish(pool, ended, signals, o.grace)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,9 +26,9 @@ func socketFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "nodelay", Usage: "send small segments at once (TCP_NODELAY)", DisableDefaultText: true},
 		&cli.BoolFlag{Name: "keepalive", Usage: "end connections whose client has gone (SO_KEEPALIVE)", DisableDefaultText: true},
-		secondsFlag("keepalive-idle", "the same, and ask the client after `TIME` of silence"),
-		secondsFlag("keepalive-interval", "the same, and ask again every `TIME`"),
-		numberFlag("keepalive-count", "the same, and ask `N` times", 1, 127, 0), // MAX_TCP_KEEPCNT, net/tcp.h
+		secondsFlag("keepalive-idle", "as --keepalive, and ask the client after `TIME` of silence"),
+		secondsFlag("keepalive-interval", "as --keepalive, and ask again every `TIME`"),
+		numberFlag("keepalive-count", "as --keepalive, and ask `N` times", 1, 127, 0), // MAX_TCP_KEEPCNT, net/tcp.h
 		secondsFlag("defer-accept", "accept when the client has sent something, or after `TIME` (TCP_DEFER_ACCEPT)"),
 		numberFlag("fastopen", "take data that comes with the SYN, of `N` connections at once (TCP_FASTOPEN)", 1, 1<<31-1, 0),
 		&cli.BoolFlag{Name: "reuseport", Usage: "share the port with others that have this option (SO_REUSEPORT)", DisableDefaultText: true},
@@ -39,6 +40,14 @@ func socketFlags() []cli.Flag {
 		numberFlag("rcvbuf", "have receive buffers of `BYTES` (SO_RCVBUF)", 1, 1<<30-1, 0),
 		numberFlag("sndbuf", "have send buffers of `BYTES` (SO_SNDBUF)", 1, 1<<30-1, 0),
 		&cli.StringSliceFlag{Name: "sockopt", Usage: "set any other socket option, `LEVEL:NAME:VALUE`, such as tcp:TCP_USER_TIMEOUT:5000"},
+	}
+}
+
+// socketFileFlags are the options of the files of Unix sockets.
+func socketFileFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.GenericFlag{Name: "socket-mode", Usage: "permission `BITS` of the files of Unix sockets: who may write may connect", Value: &mode{}, DefaultText: "as the umask has it"},
+		&cli.GenericFlag{Name: "socket-owner", Usage: "`USER[:GROUP]` that owns the files of Unix sockets", Value: &owner{}, DefaultText: "none"},
 	}
 }
 
@@ -105,6 +114,15 @@ func listenOptions(c *cli.Context, addresses []listen.Address) (listen.Options, 
 		V6Only:            c.Bool("v6only"),
 		RecvBuffer:        numberOf(c, "rcvbuf"),
 		SendBuffer:        numberOf(c, "sndbuf"),
+		SocketMode:        c.Generic("socket-mode").(*mode).value,
+	}
+	owner := c.Generic("socket-owner").(*owner)
+	o.SocketUID, o.SocketGID = owner.uid, owner.gid
+	isFile := func(a listen.Address) bool { return a.Kind == listen.Unix && !strings.HasPrefix(a.Path, "@") }
+	for _, option := range []string{"socket-mode", "socket-owner"} {
+		if c.IsSet(option) && !slices.ContainsFunc(addresses, isFile) {
+			return o, usagef("option --%s: it is for unix:PATH, and there is no such address", option)
+		}
 	}
 	if c.IsSet("bind-to-device") && o.BindToDevice == "" {
 		return o, usageHint("ip link lists the interfaces", `option --bind-to-device: "" is no interface`)

@@ -5,6 +5,7 @@ package exec
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -56,6 +57,12 @@ func FindConfined(c *Confinement, name string, args ...string) (*Program, error)
 	if !filepath.IsAbs(name) {
 		return nil, &NotRunnableError{Name: name, NotFound: true, Err: errors.New("in another root directory a program needs an absolute path")}
 	}
+	if root, err := os.Stat(c.Chroot); err != nil || !root.IsDir() {
+		if err == nil {
+			err = unix.ENOTDIR
+		}
+		return nil, fmt.Errorf("cannot change the root directory to %s: %w", c.Chroot, withoutPath(err))
+	}
 	outside := filepath.Join(c.Chroot, name)
 	info, err := os.Stat(outside)
 	switch {
@@ -67,6 +74,13 @@ func FindConfined(c *Confinement, name string, args ...string) (*Program, error)
 		return nil, notRunnable(outside, unix.EACCES)
 	}
 	return &Program{Path: name, Args: append([]string{name}, args...)}, nil
+}
+
+func withoutPath(err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Err
+	}
+	return err
 }
 
 // check tells early what would fail for each program anew.

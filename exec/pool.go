@@ -161,7 +161,7 @@ func (p *Pool) spawners(n int) ([]*spawner, error) {
 	if err == nil {
 		return spawners, nil
 	}
-	if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Err == unix.EPERM {
+	if call, ok := errors.AsType[*os.SyscallError](err); ok && (call.Err == unix.EPERM || call.Err == unix.EACCES) {
 		err = hint.Wrap(err, "only root may do that")
 	} else if !ok && err != errConfine {
 		return nil, notRunnable(p.Program.Args[0], err) // the program, as its user sees it

@@ -70,7 +70,7 @@ func notRunnable(name string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		e.NotFound, e.Err = true, unix.ENOENT
 		if _, statErr := os.Stat(name); statErr == nil {
-			e.Err = hint.Wrap(e.Err, "the file is there, but the interpreter that its first line names is not")
+			e.Err = hint.Wrap(e.Err, "the file is there, but not what runs it: the interpreter in its first line, or the loader of a dynamically linked program")
 		}
 	case errors.Is(err, unix.ENOEXEC):
 		e.Err = hint.Wrap(unix.ENOEXEC, "a script needs a first line such as #!/bin/sh")

@@ -40,6 +40,15 @@ func (c *Conn) Local() string { return c.info.Local.String() }
 // Remote returns the client's address.
 func (c *Conn) Remote() string { return c.info.Remote.String() }
 
+// Peer returns the user and the process that have connected a Unix socket; ok is false
+// if they are not known.
+func (c *Conn) Peer() (who unix.Ucred, ok bool) {
+	if c.info.Peer == nil {
+		return who, false
+	}
+	return *c.info.Peer, true
+}
+
 // AppendPayload appends the payload for passing the connection on: its UCSPI
 // variables, FDKIT_ACCEPTED, the time in seconds since 1970 with six decimals
 // (fdkit-environ(7)), and what an Acceptor's rules set.

@@ -26,6 +26,9 @@ const (
 	RefusedAtEnd        = "ended"
 )
 
+// Reasons are all of them.
+var Reasons = []string{RefusedByRules, RefusedByRate, RefusedBySourceRate, RefusedForHeader, RefusedAsBusy, RefusedAtEnd}
+
 // admit decides about a connection that was just accepted. It returns whether that is
 // let in now; otherwise it is closed, or waits.
 func (a *Acceptor) admit(c *Conn) bool {

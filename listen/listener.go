@@ -5,6 +5,7 @@ package listen
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -25,8 +26,8 @@ const DefaultBacklog = 4096
 
 // Options say how addresses are bound.
 //
-// All but Backlog are socket options, which are for TCP addresses, but for
-// Sockopts; Listen and Check return an *OptionError where one does not apply. They
+// All but Backlog and those of socket files are socket options, which are for TCP
+// addresses, but for Sockopts; Listen and Check return an *OptionError where one does not apply. They
 // are set on the listening socket, before it is bound. Connections inherit them,
 // but for DeferAccept and FastOpen, which concern how connections come about. On an
 // inherited socket they are set as well, for the connections to come, unless
@@ -72,6 +73,11 @@ type Options struct {
 	// V6Only makes an address without a host, which is for IPv6 and IPv4 otherwise,
 	// one for IPv6: IPV6_V6ONLY, ipv6(7). Other IPv6 addresses are IPv6 only anyway.
 	V6Only bool
+	// SocketMode is the permission bits of a Unix socket's file: who may write may
+	// connect, unix(7). Zero means what the umask leaves of 0777. SocketUID and
+	// SocketGID own it; nil means as the process has it.
+	SocketMode           fs.FileMode
+	SocketUID, SocketGID *int
 	// RecvBuffer and SendBuffer are the sizes of a connection's buffers in bytes,
 	// which the kernel doubles for its own needs, cuts to net.core.rmem_max and
 	// wmem_max, and no longer adjusts by itself: SO_RCVBUF and SO_SNDBUF, socket(7).
@@ -254,7 +260,14 @@ func listenUnix(a Address, o Options) ([]*Listener, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	err = unixpath.Bind(fd, path, unixpath.Access{UID: -1, GID: -1}, o.Backlog)
+	access := unixpath.Access{Mode: o.SocketMode, UID: -1, GID: -1}
+	if o.SocketUID != nil {
+		access.UID = *o.SocketUID
+	}
+	if o.SocketGID != nil {
+		access.GID = *o.SocketGID
+	}
+	err = unixpath.Bind(fd, path, access, o.Backlog)
 	var l *Listener
 	if err == nil {
 		l, err = newListener(fd)

@@ -57,7 +57,7 @@ func ParseRate(text string) (Rate, error) {
 	switch {
 	case !hasUnit:
 		return Rate{}, hint.Wrap(fmt.Errorf("%q is a rate without a unit", text),
-			fmt.Sprintf("%[1]s/s is a second, %[1]s/m a minute, %[1]s/h an hour", text))
+			fmt.Sprintf("%[1]s/s is %[1]s a second, %[1]s/m a minute, %[1]s/h an hour", text))
 	case !ok:
 		return Rate{}, hint.Wrap(fmt.Errorf("%q has no unit of time", text), "the units are s, m and h")
 	case n/seconds > maxRate:

@@ -12,9 +12,9 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to metrics backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+            set valued to metrics backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case bind
-            set valued to name backlog address-fd ready-fd keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
+            set valued to name backlog address-fd ready-fd socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
             set valued to fd dialect timeout bind mode owner log
         case recv-exec
@@ -22,7 +22,7 @@ function __fdkit_state
         case pool
             set valued from wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
         case serve
-            set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
+            set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
     end
     set -l where options
     while set -q words[1]
@@ -142,21 +142,23 @@ complete -c fdkit -n '__fdkit_at listen' -l allow -d 'let WHO connect, an addres
 complete -c fdkit -n '__fdkit_at listen' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
 complete -c fdkit -n '__fdkit_at listen' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
 complete -c fdkit -n '__fdkit_at listen' -l rate -d 'let connections through at RATE, such as 100/s, 30/m or 0.5/s' -x
-complete -c fdkit -n '__fdkit_at listen' -l rate-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at listen' -l rate-burst -d 'of --rate, let N through at once' -x
 complete -c fdkit -n '__fdkit_at listen' -l source-rate -d 'let connections of each source through at RATE' -x
-complete -c fdkit -n '__fdkit_at listen' -l source-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at listen' -l source-burst -d 'of --source-rate, let N through at once' -x
 complete -c fdkit -n '__fdkit_at listen' -l source-prefix -d 'count addresses that have V4[,V6] leading bits in common as one source' -x
 complete -c fdkit -n '__fdkit_at listen' -l over-rate -d 'do ACTION with connections that come too early: wait or refuse' -x
 complete -c fdkit -n '__fdkit_at listen' -l proxy-protocol -d 'take the client\'s address from the PROXY header that a balancer sends'
 complete -c fdkit -n '__fdkit_at listen' -l trust -d 'let CLIENT send PROXY headers: ADDRESS, ADDRESS/BITS or unix' -x
 complete -c fdkit -n '__fdkit_at listen' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -x
-complete -c fdkit -n '__fdkit_at listen' -l busy-after -d 'when there has been no room for TIME' -x
+complete -c fdkit -n '__fdkit_at listen' -l busy-after -d 'with --busy-message: when there has been no room for TIME' -x
+complete -c fdkit -n '__fdkit_at listen' -l socket-mode -d 'permission BITS of the files of Unix sockets: who may write may connect' -x
+complete -c fdkit -n '__fdkit_at listen' -l socket-owner -d 'USER[:GROUP] that owns the files of Unix sockets' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at listen' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at listen' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
-complete -c fdkit -n '__fdkit_at listen' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
-complete -c fdkit -n '__fdkit_at listen' -l keepalive-interval -d 'the same, and ask again every TIME' -x
-complete -c fdkit -n '__fdkit_at listen' -l keepalive-count -d 'the same, and ask N times' -x
+complete -c fdkit -n '__fdkit_at listen' -l keepalive-idle -d 'as --keepalive, and ask the client after TIME of silence' -x
+complete -c fdkit -n '__fdkit_at listen' -l keepalive-interval -d 'as --keepalive, and ask again every TIME' -x
+complete -c fdkit -n '__fdkit_at listen' -l keepalive-count -d 'as --keepalive, and ask N times' -x
 complete -c fdkit -n '__fdkit_at listen' -l defer-accept -d 'accept when the client has sent something, or after TIME (TCP_DEFER_ACCEPT)' -x
 complete -c fdkit -n '__fdkit_at listen' -l fastopen -d 'take data that comes with the SYN, of N connections at once (TCP_FASTOPEN)' -x
 complete -c fdkit -n '__fdkit_at listen' -l reuseport -d 'share the port with others that have this option (SO_REUSEPORT)'
@@ -188,11 +190,13 @@ complete -c fdkit -n '__fdkit_at bind' -l name -d 'call the sockets of the next 
 complete -c fdkit -n '__fdkit_at bind' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at bind' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
 complete -c fdkit -n '__fdkit_at bind' -l ready-fd -d 'once listening, write a newline to descriptor N, and close it' -x
+complete -c fdkit -n '__fdkit_at bind' -l socket-mode -d 'permission BITS of the files of Unix sockets: who may write may connect' -x
+complete -c fdkit -n '__fdkit_at bind' -l socket-owner -d 'USER[:GROUP] that owns the files of Unix sockets' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at bind' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at bind' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
-complete -c fdkit -n '__fdkit_at bind' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
-complete -c fdkit -n '__fdkit_at bind' -l keepalive-interval -d 'the same, and ask again every TIME' -x
-complete -c fdkit -n '__fdkit_at bind' -l keepalive-count -d 'the same, and ask N times' -x
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-idle -d 'as --keepalive, and ask the client after TIME of silence' -x
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-interval -d 'as --keepalive, and ask again every TIME' -x
+complete -c fdkit -n '__fdkit_at bind' -l keepalive-count -d 'as --keepalive, and ask N times' -x
 complete -c fdkit -n '__fdkit_at bind' -l defer-accept -d 'accept when the client has sent something, or after TIME (TCP_DEFER_ACCEPT)' -x
 complete -c fdkit -n '__fdkit_at bind' -l fastopen -d 'take data that comes with the SYN, of N connections at once (TCP_FASTOPEN)' -x
 complete -c fdkit -n '__fdkit_at bind' -l reuseport -d 'bind N sockets to each address, which share its connections (SO_REUSEPORT)' -x
@@ -285,21 +289,23 @@ complete -c fdkit -n '__fdkit_at serve' -l allow -d 'let WHO connect, an address
 complete -c fdkit -n '__fdkit_at serve' -l deny -d 'refuse WHO; of these options and rules, the first that matches decides' -x
 complete -c fdkit -n '__fdkit_at serve' -l rules -d 'after these options, go by the rules in FILE, which SIGHUP reads anew' -r -F
 complete -c fdkit -n '__fdkit_at serve' -l rate -d 'let connections through at RATE, such as 100/s, 30/m or 0.5/s' -x
-complete -c fdkit -n '__fdkit_at serve' -l rate-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at serve' -l rate-burst -d 'of --rate, let N through at once' -x
 complete -c fdkit -n '__fdkit_at serve' -l source-rate -d 'let connections of each source through at RATE' -x
-complete -c fdkit -n '__fdkit_at serve' -l source-burst -d 'of these, let N through at once' -x
+complete -c fdkit -n '__fdkit_at serve' -l source-burst -d 'of --source-rate, let N through at once' -x
 complete -c fdkit -n '__fdkit_at serve' -l source-prefix -d 'count addresses that have V4[,V6] leading bits in common as one source' -x
 complete -c fdkit -n '__fdkit_at serve' -l over-rate -d 'do ACTION with connections that come too early: wait or refuse' -x
 complete -c fdkit -n '__fdkit_at serve' -l proxy-protocol -d 'take the client\'s address from the PROXY header that a balancer sends'
 complete -c fdkit -n '__fdkit_at serve' -l trust -d 'let CLIENT send PROXY headers: ADDRESS, ADDRESS/BITS or unix' -x
 complete -c fdkit -n '__fdkit_at serve' -l proxy-timeout -d 'close connections whose PROXY header takes longer than TIME' -x
 complete -c fdkit -n '__fdkit_at serve' -l busy-message -d 'answer clients for whom there is no room with TEXT instead of letting them wait' -x
-complete -c fdkit -n '__fdkit_at serve' -l busy-after -d 'when there has been no room for TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l busy-after -d 'with --busy-message: when there has been no room for TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l socket-mode -d 'permission BITS of the files of Unix sockets: who may write may connect' -x
+complete -c fdkit -n '__fdkit_at serve' -l socket-owner -d 'USER[:GROUP] that owns the files of Unix sockets' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at serve' -l nodelay -d 'send small segments at once (TCP_NODELAY)'
 complete -c fdkit -n '__fdkit_at serve' -l keepalive -d 'end connections whose client has gone (SO_KEEPALIVE)'
-complete -c fdkit -n '__fdkit_at serve' -l keepalive-idle -d 'the same, and ask the client after TIME of silence' -x
-complete -c fdkit -n '__fdkit_at serve' -l keepalive-interval -d 'the same, and ask again every TIME' -x
-complete -c fdkit -n '__fdkit_at serve' -l keepalive-count -d 'the same, and ask N times' -x
+complete -c fdkit -n '__fdkit_at serve' -l keepalive-idle -d 'as --keepalive, and ask the client after TIME of silence' -x
+complete -c fdkit -n '__fdkit_at serve' -l keepalive-interval -d 'as --keepalive, and ask again every TIME' -x
+complete -c fdkit -n '__fdkit_at serve' -l keepalive-count -d 'as --keepalive, and ask N times' -x
 complete -c fdkit -n '__fdkit_at serve' -l defer-accept -d 'accept when the client has sent something, or after TIME (TCP_DEFER_ACCEPT)' -x
 complete -c fdkit -n '__fdkit_at serve' -l fastopen -d 'take data that comes with the SYN, of N connections at once (TCP_FASTOPEN)' -x
 complete -c fdkit -n '__fdkit_at serve' -l reuseport -d 'share the port with others that have this option (SO_REUSEPORT)'
