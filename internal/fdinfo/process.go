@@ -4,7 +4,6 @@ package fdinfo
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -26,6 +25,9 @@ type Process struct {
 // ErrEnded is the error of a process that ends while it is looked at.
 var ErrEnded = errors.New("the process has ended")
 
+// ErrNoProcess is the error of a number that no process has, or none that can be seen.
+var ErrNoProcess = errors.New("there is no such process")
+
 // errChanged is the error of a descriptor that becomes another one meanwhile.
 var errChanged = errors.New("it is closed and opened again all the time")
 
@@ -34,7 +36,7 @@ var errChanged = errors.New("it is closed and opened again all the time")
 func Open(pid int) (*Process, error) {
 	dir, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == unix.ENOENT {
-		return nil, fmt.Errorf("there is no process %d", pid)
+		return nil, ErrNoProcess
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("open", err)
@@ -48,7 +50,7 @@ func Open(pid int) (*Process, error) {
 	// was called.
 	if p.ended() {
 		p.Close()
-		return nil, fmt.Errorf("there is no process %d", pid)
+		return nil, ErrNoProcess
 	}
 	return p, nil
 }
