@@ -131,6 +131,7 @@ type inspection struct {
 	out    *bufio.Writer
 	format func(io.Writer, fdinfo.Description)
 	failed bool
+	less   int // the process that was last said to be seen in part
 }
 
 // failure says why something is not described; the rest is.
@@ -162,7 +163,6 @@ func (i *inspection) target(t target) {
 			return
 		}
 	}
-	said := false
 	for _, fd := range fds {
 		d, err := p.Describe(fd)
 		switch {
@@ -175,8 +175,8 @@ func (i *inspection) target(t target) {
 		default:
 			i.format(i.out, d)
 		}
-		if d.Partial != "" && !said {
-			said = true
+		if d.Partial != "" && i.less != t.pid {
+			i.less = t.pid // once is enough
 			i.log.say(isNotice, "notice", fmt.Sprintf("of sockets, pipes and memfds of process %d only what /proc has is known: %s", t.pid, d.Partial),
 				"root may see more, or whoever may trace the process: see ptrace(2)", nil)
 		}
