@@ -29,6 +29,7 @@ func New(version string) *cli.App {
 			leaf(recvExecCommand()),
 			leaf(poolCommand()),
 			leaf(serveCommand()),
+			leaf(inspectCommand()),
 			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,

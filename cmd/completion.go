@@ -62,7 +62,7 @@ func runCompletion(c *cli.Context) error {
 type completion struct {
 	Name, Usage string
 	Options     []completedOption
-	Operands    string   // "program", "address", "address program", "addresses program", "word" or "", which is a file
+	Operands    string   // "program", "address", "address program", "addresses program", "pid", "word" or "", which is a file
 	Words       []string // the operands, if they are words
 	Commands    []completion
 }
@@ -115,6 +115,8 @@ func completedOperands(usageText string) (kind string, words []string) {
 		return "program", nil
 	case strings.HasPrefix(last, "ADDRESS"):
 		return "address", nil
+	case strings.Contains(last, "PID"):
+		return "pid", nil
 	case strings.Contains(last, "|") && strings.ToLower(last) == last:
 		return "word", strings.Split(last, "|")
 	}

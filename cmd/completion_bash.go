@@ -50,6 +50,7 @@ _fdkit_reply() {
     file) files=yes ;;
     user) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
     none) ;;
+    pid) mapfile -t COMPREPLY < <(compgen -W "$(cd /proc && echo [0-9]*)" -- "$2") ;;
     *) mapfile -t COMPREPLY < <(compgen -W "$1" -- "$2") ;;
     esac
     case $1:$2 in
@@ -166,7 +167,7 @@ _fdkit() {
     elif [[ $operands == 'addresses program' ]]; then
         _fdkit_addresses "$i"
         return
-    elif [[ $operands == address || $operands == file ]] || ((i == n)); then
+    elif [[ $operands == address || $operands == file || $operands == pid ]] || ((i == n)); then
         _fdkit_reply "${operands% program}" "$cur"
     fi
     COMPREPLY=("${COMPREPLY[@]#"${cur%"$piece"}"}")

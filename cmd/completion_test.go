@@ -104,6 +104,10 @@ var completionTests = []completionTest{
 	{"fdkit bind -v :80 unix:a mkfif", "mkfifo", "unix: queue.q"},
 	{"fdkit bind :80 unix:a cat que", "queue.q", "unix:"},
 	{"fdkit bind :80 -- mkfif", "mkfifo", "unix:"},
+	{"fdkit inspect --", "--json --help", "--from"},
+	{"fdkit inspect 1", "1", "queue.q --json"},
+	{"fdkit inspect -v 1", "1", "queue.q"},
+	{"fdkit inspect 1:3 ", "1", "queue.q --json"},
 	{"fdkit completion ", "bash zsh fish", "queue.q"},
 	{"fdkit completion bash ", "", "bash zsh"},
 }

@@ -45,6 +45,13 @@ _fdkit_queue() {
     fi
 }
 
+_fdkit_pid() {
+    local expl
+    local -a pids
+    pids=(/proc/<->(N:t))
+    _wanted processes expl process compadd -a pids
+}
+
 _fdkit_user() {
     if compset -P '*:'; then
         _groups
@@ -93,6 +100,8 @@ _fdkit() {
                 '*:::program:_fdkit_addresses' && ret=0
 <<- else if eq .Operands "address">>
                 '*:address:_fdkit_address' && ret=0
+<<- else if eq .Operands "pid">>
+                '*:process:_fdkit_pid' && ret=0
 <<- else if eq .Operands "word">>
                 '1:word:(<<join .Words " ">>)' && ret=0
 <<- else>>

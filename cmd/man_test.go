@@ -641,6 +641,23 @@ print(mine.makefile().read())' | grep -E 'GEO|OTHER|LD_PRELOAD'`,
 	},
 
 	{
+		page: "fdkit-inspect.1", blocks: []string{"fdkit inspect 3</etc/passwd 4>>log"},
+		script: `. ./1 | sed -nE 's/^([34]) +(r|w) +file +[^ ]*\/([a-z]+), .*bytes, at 0/\1 \2 \3/p'`,
+		want:   "3 r passwd\n4 w log [append]\n",
+	},
+	{
+		page: "fdkit-inspect.1", blocks: []string{"fdkit listen :8080 | fdkit pool sh -c 'fdkit inspect :0'"},
+		script: "run 1; get 127.0.0.1:8080 | sed -E 's/:[0-9]+ [a-z-]+/:PORT/; s/ +/ /g; s/, receiving has ended//'",
+		want:   "0 rw tcp6 127.0.0.1:8080->127.0.0.1:PORT\n",
+	},
+	{
+		page: "fdkit-inspect.1", needs: []string{"jq"},
+		blocks: []string{"fdkit inspect --json $(cat pid): | jq -c 'select(.close_on_exec | not) | [.fd, .kind]'"},
+		script: "sleep 100 3</etc/passwd & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'; run 1; wait $!; grep 3, out1",
+		want:   "[3,\"file\"]\n",
+	},
+
+	{
 		page:  "fdkit-protocol.7",
 		files: map[string]string{"receiver.py": "# receiver.py: greet each connection that comes through the Unix socket stdin"},
 		blocks: []string{

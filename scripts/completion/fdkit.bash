@@ -49,6 +49,7 @@ _fdkit_reply() {
     file) files=yes ;;
     user) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
     none) ;;
+    pid) mapfile -t COMPREPLY < <(compgen -W "$(cd /proc && echo [0-9]*)" -- "$2") ;;
     *) mapfile -t COMPREPLY < <(compgen -W "$1" -- "$2") ;;
     esac
     case $1:$2 in
@@ -119,7 +120,7 @@ _fdkit() {
     if ((n == 1)); then
         case $cur in
         -*) _fdkit_reply '--help -h --version' "$cur" ;;
-        *) _fdkit_reply 'listen bind connect recv-exec pool serve completion' "$cur" ;;
+        *) _fdkit_reply 'listen bind connect recv-exec pool serve inspect completion' "$cur" ;;
         esac
         return
     fi
@@ -147,6 +148,10 @@ _fdkit() {
     serve)
         options='--backlog -1 --address-fd --ready-fd --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --socket-mode --socket-owner --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --per-source --per-source-message --timeout --idle-timeout --first-byte-timeout --queue-timeout --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env --dialect --metrics -v -Q -q --log --log-anonymize --help -h'
         operands='addresses program'
+        ;;
+    inspect)
+        options='--json -v --help -h'
+        operands='pid'
         ;;
     completion)
         options='--help -h'
@@ -187,7 +192,7 @@ _fdkit() {
     elif [[ $operands == 'addresses program' ]]; then
         _fdkit_addresses "$i"
         return
-    elif [[ $operands == address || $operands == file ]] || ((i == n)); then
+    elif [[ $operands == address || $operands == file || $operands == pid ]] || ((i == n)); then
         _fdkit_reply "${operands% program}" "$cur"
     fi
     COMPREPLY=("${COMPREPLY[@]#"${cur%"$piece"}"}")

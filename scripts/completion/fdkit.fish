@@ -130,6 +130,7 @@ complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address 
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
+complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
@@ -347,6 +348,11 @@ complete -c fdkit -n '__fdkit_at serve' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_address serve' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_address serve; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_addressed serve' -a '(__fdkit_after_addresses serve)'
+
+complete -c fdkit -n '__fdkit_at inspect' -l json -d 'print an object of JSON for each descriptor, with all that is known'
+complete -c fdkit -n '__fdkit_at inspect' -s v -d 'print all that is known, a line for each fact'
+complete -c fdkit -n '__fdkit_at inspect' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand inspect' -a '(__fish_complete_pids)'
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
