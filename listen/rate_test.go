@@ -50,7 +50,7 @@ func TestParseRate(t *testing.T) {
 		{"NaN/s", "is no rate", ""},
 		{"1_0/s", "is no rate", ""},
 		{"1.2.3/s", "is no rate", ""},
-		{"100", `"100" is a rate without a unit`, "100/s is a second, 100/m a minute, 100/h an hour"},
+		{"100", `"100" is a rate without a unit`, "100/s is 100 a second, 100/m a minute, 100/h an hour"},
 		{"100/d", `"100/d" has no unit of time`, "the units are s, m and h"},
 		{"100/", "has no unit of time", "s, m and h"},
 		{"100/s/s", "has no unit of time", "s, m and h"},
