@@ -35,55 +35,59 @@ func anEndpoint(t *testing.T, address string) (e *endpoint, local string) {
 func TestEndpoint(t *testing.T) {
 	dir := t.TempDir()
 	for _, address := range []string{"127.0.0.1:0", "unix:" + filepath.Join(dir, "m")} {
-		fdtest.NoLeaks(t)
-		e, local := anEndpoint(t, address)
-		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-			if path, ok := strings.CutPrefix(local, "unix:"); ok {
-				return net.Dial("unix", path)
-			}
-			return net.Dial("tcp", local)
-		}}
-		client := &http.Client{Transport: transport, Timeout: fdtest.Limit}
-		for _, test := range []struct {
-			method, path, body string
-			status             int
-			want               string
-		}{
-			{"GET", "/metrics", "", 200, "a 1\n"},
-			{"GET", "/metrics?x=y", "", 200, "a 1\n"},
-			{"GET", "/", "", 404, "404 Not Found\n"},
-			{"GET", "/metrics/", "", 404, "404 Not Found\n"},
-			{"GET", "/debug/pprof/", "", 404, "404 Not Found\n"},
-			{"POST", "/metrics", strings.Repeat("x", 100000), 405, "405 Method Not Allowed\n"},
-			{"DELETE", "/metrics", "", 405, "405 Method Not Allowed\n"},
-			{"GET", "/" + strings.Repeat("x", endpointHead), "", 400, "400 Bad Request\n"},
-		} {
-			request, err := http.NewRequest(test.method, "http://example"+test.path, strings.NewReader(test.body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			response, err := client.Do(request)
-			if err != nil {
-				t.Errorf("%s %.20s at %s: %v", test.method, test.path, address, err)
-				continue
-			}
-			body, err := io.ReadAll(response.Body)
-			response.Body.Close()
-			if response.StatusCode != test.status || string(body) != test.want || err != nil {
-				t.Errorf("%s %.20s at %s = %d, %q, %v; want %d, %q", test.method, test.path, address, response.StatusCode, body, err, test.status, test.want)
-			}
-			if at, err := http.ParseTime(response.Header.Get("Date")); err != nil || time.Since(at).Abs() > time.Minute {
-				t.Errorf("Date: %s, %v; want the time", response.Header.Get("Date"), err)
-			}
-		}
-		e.Close()
-		if conn, err := transport.DialContext(t.Context(), "", ""); err == nil {
-			conn.Close()
-			t.Errorf("%s can be connected to after Close", address)
-		}
+		t.Run(address, func(t *testing.T) { testEndpoint(t, address) })
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
 		t.Errorf("Close has left %v (%v)", files, err)
+	}
+}
+
+func testEndpoint(t *testing.T, address string) {
+	fdtest.NoLeaks(t)
+	e, local := anEndpoint(t, address)
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		if path, ok := strings.CutPrefix(local, "unix:"); ok {
+			return net.Dial("unix", path)
+		}
+		return net.Dial("tcp", local)
+	}}
+	client := &http.Client{Transport: transport, Timeout: fdtest.Limit}
+	for _, test := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"GET", "/metrics", "", 200, "a 1\n"},
+		{"GET", "/metrics?x=y", "", 200, "a 1\n"},
+		{"GET", "/", "", 404, "404 Not Found\n"},
+		{"GET", "/metrics/", "", 404, "404 Not Found\n"},
+		{"GET", "/debug/pprof/", "", 404, "404 Not Found\n"},
+		{"POST", "/metrics", strings.Repeat("x", 100000), 405, "405 Method Not Allowed\n"},
+		{"DELETE", "/metrics", "", 405, "405 Method Not Allowed\n"},
+		{"GET", "/" + strings.Repeat("x", endpointHead), "", 400, "400 Bad Request\n"},
+	} {
+		request, err := http.NewRequest(test.method, "http://example"+test.path, strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			t.Errorf("%s %.20s at %s: %v", test.method, test.path, address, err)
+			continue
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if response.StatusCode != test.status || string(body) != test.want || err != nil {
+			t.Errorf("%s %.20s at %s = %d, %q, %v; want %d, %q", test.method, test.path, address, response.StatusCode, body, err, test.status, test.want)
+		}
+		if at, err := http.ParseTime(response.Header.Get("Date")); err != nil || time.Since(at).Abs() > time.Minute {
+			t.Errorf("Date: %s, %v; want the time", response.Header.Get("Date"), err)
+		}
+	}
+	e.Close()
+	if conn, err := transport.DialContext(t.Context(), "", ""); err == nil {
+		conn.Close()
+		t.Errorf("%s can be connected to after Close", address)
 	}
 }
 

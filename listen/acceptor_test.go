@@ -256,37 +256,41 @@ func TestAcceptorRestoresBlocking(t *testing.T) {
 // During a pause Accept waits, and clients wait in the backlog.
 func TestPause(t *testing.T) {
 	for _, addresses := range [][]string{{"127.0.0.1:0"}, {"127.0.0.1:0", "127.0.0.1:0"}} {
-		fdtest.NoLeaks(t)
-		var ls []*listen.Listener
-		for _, address := range addresses {
-			ls = append(ls, on(t, address))
+		t.Run(fmt.Sprintf("%d addresses", len(addresses)), func(t *testing.T) { testPause(t, addresses) })
+	}
+}
+
+func testPause(t *testing.T, addresses []string) {
+	fdtest.NoLeaks(t)
+	var ls []*listen.Listener
+	for _, address := range addresses {
+		ls = append(ls, on(t, address))
+	}
+	a := acceptor(t, listen.Policy{}, listen.Events{}, ls...)
+	accepted := make(chan error, 1)
+	accept := func() {
+		var c listen.Conn
+		err := a.Accept(&c)
+		if err == nil {
+			_ = unix.Close(c.FD)
 		}
-		a := acceptor(t, listen.Policy{}, listen.Events{}, ls...)
-		accepted := make(chan error, 1)
-		accept := func() {
-			var c listen.Conn
-			err := a.Accept(&c)
-			if err == nil {
-				_ = unix.Close(c.FD)
-			}
-			accepted <- err
-		}
-		a.Pause()
-		go accept()
-		from := client(t, ls[0].String())
-		poll := []unix.PollFd{{Fd: int32(from.FD), Events: unix.POLLIN}}
-		if n, err := unix.Poll(poll, 50); n != 0 || err != nil || len(accepted) != 0 {
-			t.Errorf("in a pause poll of a client = %d, %v, and %d connections were accepted; want none", n, err, len(accepted))
-		}
-		a.Resume()
-		if err := fdtest.Soon(t, "Accept goes on", accepted); err != nil {
-			t.Errorf("Accept() = %v after the pause, want nil", err)
-		}
-		go accept()
-		a.Pause()
-		a.Stop()
-		if err := fdtest.Soon(t, "Accept ends", accepted); err != listen.ErrStopped {
-			t.Errorf("Accept() = %v after Stop in a pause, want ErrStopped", err)
-		}
+		accepted <- err
+	}
+	a.Pause()
+	go accept()
+	from := client(t, ls[0].String())
+	poll := []unix.PollFd{{Fd: int32(from.FD), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 50); n != 0 || err != nil || len(accepted) != 0 {
+		t.Errorf("in a pause poll of a client = %d, %v, and %d connections were accepted; want none", n, err, len(accepted))
+	}
+	a.Resume()
+	if err := fdtest.Soon(t, "Accept goes on", accepted); err != nil {
+		t.Errorf("Accept() = %v after the pause, want nil", err)
+	}
+	go accept()
+	a.Pause()
+	a.Stop()
+	if err := fdtest.Soon(t, "Accept ends", accepted); err != listen.ErrStopped {
+		t.Errorf("Accept() = %v after Stop in a pause, want ErrStopped", err)
 	}
 }
