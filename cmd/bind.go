@@ -3,7 +3,6 @@
 package cmd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -225,11 +224,9 @@ func (b *binding) send(c *cli.Context) error {
 	}
 	defer closeSockets(sockets)
 	sig := unless(signals, func(stop <-chan struct{}) {
-		o := fdsend.Options(queueOptionsOf(c, b.log))
-		o.Stop = stop
 		var q *fdsend.Queue
-		if q, err = fdsend.Open(c.String("to"), o); err == nil {
-			err = sendSockets(q, sockets, stop)
+		if q, err = openOutput(c, b.log, 0, stop); err == nil {
+			err = b.sendSockets(q, sockets, stop)
 		}
 	})
 	if sig != nil && err != nil {
@@ -240,37 +237,21 @@ func (b *binding) send(c *cli.Context) error {
 
 // sendSockets sends the sockets and waits until they are received, or until stop is
 // closed. It closes the queue.
-func sendSockets(q *fdsend.Queue, sockets []socket, stop <-chan struct{}) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		select {
-		case <-stop:
-			cancel()
-			_, _ = q.Close()
-		case <-ctx.Done():
-		}
-	}()
-	sender := q.Sender()
+func (b *binding) sendSockets(q *fdsend.Queue, sockets []socket, stop <-chan struct{}) error {
+	var messages []outgoing
 	for _, s := range sockets {
 		payload := s.AppendPayload(nil)
 		if s.name != "" {
 			payload = fdsend.AppendVar(payload, "FDNAMES", s.name)
 		}
-		if err := sender.Send(payload, s.FD()); err != nil {
-			_, _ = q.Close()
-			return fmt.Errorf("cannot send the socket of %v: %w", s, err)
-		}
+		messages = append(messages, outgoing{payload, []int{s.FD()}})
 	}
-	err := q.Drain(ctx)
-	lost, closeErr := q.Close()
+	lost, err := deliver(b.log, q, messages, stop)
 	switch {
+	case errors.Is(err, errNoReceiver):
+		return fmt.Errorf("%w: closed %d listening sockets that were sent", err, lost)
 	case err != nil:
-		return err
-	case lost > 0:
-		return fmt.Errorf("%w: closed %d listening sockets that were sent", errNoReceiver, lost)
-	case closeErr != nil:
-		return closeErr
+		return fmt.Errorf("cannot send the listening sockets: %w", err)
 	}
 	for _, s := range sockets {
 		_ = unix.Close(s.Take()) // its file is the receiver's now
