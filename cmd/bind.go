@@ -72,7 +72,7 @@ func runBind(c *cli.Context) error {
 	if b.addresses, err = parseAddresses(operands); err != nil {
 		return addressError(err, operands)
 	}
-	if err := b.checkNames(); err != nil {
+	if err := checkNames(b.names, len(b.addresses), "address", "addresses"); err != nil {
 		return err
 	}
 	if b.options, err = listenOptions(c, b.addresses); err != nil {
@@ -108,26 +108,6 @@ func refuseWithProgram(c *cli.Context) error {
 	for _, option := range []string{"address-fd", "ready-fd"} {
 		if fd := numberOf(c, option); fd == 0 || fd == 1 {
 			return usageHint(fmt.Sprintf("--%s 3 3>FILE", option), "option --%s: descriptor %d is the program's", option, fd)
-		}
-	}
-	return nil
-}
-
-// checkNames checks that there is a name for each address, as LISTEN_FDNAMES can
-// have it.
-func (b *binding) checkNames() error {
-	if len(b.names) == 0 {
-		return nil
-	}
-	if len(b.names) != len(b.addresses) {
-		return usageHint("each address has a name, or none has", "option --name: there are %d for %d addresses", len(b.names), len(b.addresses))
-	}
-	for _, name := range b.names {
-		if _, err := listen.ParseAddress("systemd:" + name); err != nil {
-			return usagef("option --name: %w", err)
-		}
-		if name == "" {
-			return usagef("option --name: the name is empty")
 		}
 	}
 	return nil

@@ -151,6 +151,9 @@ complete -c <<$.Name>> -n '__fdkit_addressed <<.Name>>' -a '(__fdkit_after_addre
 <<- else if eq .Operands "address">>
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '<<starts "address">>'
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and string match -q "unix:*" -- (commandline -ct)' -F
+<<- else if eq .Operands "descriptor">>
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '<<starts "descriptor">>'
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and string match -qr "^(r|w|a|rw):" -- (commandline -ct)' -F
 <<- else if eq .Operands "word">>
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>> first' -a '<<join .Words " ">>'
 <<- else>>

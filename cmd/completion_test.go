@@ -104,6 +104,11 @@ var completionTests = []completionTest{
 	{"fdkit bind -v :80 unix:a mkfif", "mkfifo", "unix: queue.q"},
 	{"fdkit bind :80 unix:a cat que", "queue.q", "unix:"},
 	{"fdkit bind :80 -- mkfif", "mkfifo", "unix:"},
+	{"fdkit send --pa", "--payload --payload-hex", "--to"},
+	{"fdkit send --to unix-d", "unix-dgram:", "r:"},
+	{"fdkit send ", "r: w: a: rw: stdin stderr", "queue.q"},
+	{"fdkit send r:que", "r:queue.q", ""},
+	{"fdkit send --each 3 rw:sockets/", "rw:sockets/a.sock", ""},
 	{"fdkit completion ", "bash zsh fish", "queue.q"},
 	{"fdkit completion bash ", "", "bash zsh"},
 }

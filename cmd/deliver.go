@@ -109,6 +109,11 @@ func hindrance(s *fdsend.Sender) error {
 	return errFull
 }
 
+// isWaiting tells whether err is what deliver has waited for.
+func isWaiting(err error) bool {
+	return errors.Is(err, errFull) || errors.Is(err, errInFlight) || errors.Is(err, errUnreceived)
+}
+
 // explainSend gives the cure, where one is known.
 func explainSend(err error) error {
 	switch {
