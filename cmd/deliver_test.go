@@ -5,12 +5,15 @@ package cmd
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"fdkit/fdsend"
 	"fdkit/internal/fdtest"
+	"fdkit/internal/hint"
 )
 
 // outgoings returns n messages with one descriptor each.
@@ -99,5 +102,32 @@ func TestDeliverNamed(t *testing.T) {
 	close(stop)
 	if err := fdtest.Soon(t, "deliver", ended); !errors.Is(err, errUnreceived) {
 		t.Errorf("deliver to a queue that nobody receives from, stopped, = %v, want %v", err, errUnreceived)
+	}
+}
+
+func TestExplainSend(t *testing.T) {
+	for errno, want := range map[unix.Errno]string{
+		unix.EPERM:  "SO_PASSRIGHTS",
+		unix.EINVAL: "io_uring",
+		unix.EBADF:  "",
+	} {
+		err := explainSend(os.NewSyscallError("sendmsg", errno))
+		if got := hint.Of(err); !errors.Is(err, errno) || !strings.Contains(got, want) || (got == "") != (want == "") {
+			t.Errorf("explainSend(%v) = %v with the hint %q; want %q in it", errno, err, got, want)
+		}
+	}
+}
+
+// The kernel says so itself, where it knows of SO_PASSRIGHTS (Linux 6.16).
+func TestDeliverRefused(t *testing.T) {
+	const soPassRights = 83 // asm-generic/socket.h; x/sys has no name for it
+	send, receive := fdtest.Pair(t, unix.SOCK_SEQPACKET)
+	want := error(unix.EPERM)
+	if unix.SetsockoptInt(receive.FD, unix.SOL_SOCKET, soPassRights, 0) != nil {
+		want = nil
+	}
+	ended := delivering(t, fmt.Sprintf("fd:%d", send.Take()), 1, nil)
+	if err := fdtest.Soon(t, "deliver", ended); !errors.Is(err, want) {
+		t.Errorf("deliver to a socket that takes no descriptors = %v, want %v", err, want)
 	}
 }
