@@ -26,6 +26,7 @@ func New(version string) *cli.App {
 			leaf(listenCommand()),
 			leaf(bindCommand()),
 			leaf(connectCommand()),
+			leaf(sendCommand()),
 			leaf(recvExecCommand()),
 			leaf(poolCommand()),
 			leaf(serveCommand()),

@@ -3,7 +3,6 @@
 package cmd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,7 +75,7 @@ func runBind(c *cli.Context) error {
 	if err != nil {
 		return addressError(err, operands)
 	}
-	if err := b.checkNames(); err != nil {
+	if err := checkNames(b.names, len(b.addresses), "address", "addresses"); err != nil {
 		return err
 	}
 	if b.options, err = listenOptions(c, b.addresses); err != nil {
@@ -112,26 +111,6 @@ func refuseWithProgram(c *cli.Context) error {
 	for _, option := range []string{"address-fd", "ready-fd"} {
 		if fd := numberOf(c, option); fd == 0 || fd == 1 {
 			return usageHint(fmt.Sprintf("--%s 3 3>FILE", option), "option --%s: descriptor %d is the program's", option, fd)
-		}
-	}
-	return nil
-}
-
-// checkNames checks that there is a name for each address, as LISTEN_FDNAMES can
-// have it.
-func (b *binding) checkNames() error {
-	if len(b.names) == 0 {
-		return nil
-	}
-	if len(b.names) != len(b.addresses) {
-		return usageHint("each address has a name, or none has", "option --name: there are %d for %d addresses", len(b.names), len(b.addresses))
-	}
-	for _, name := range b.names {
-		if _, err := listen.ParseAddress("systemd:" + name); err != nil {
-			return usagef("option --name: %w", err)
-		}
-		if name == "" {
-			return usagef("option --name: the name is empty")
 		}
 	}
 	return nil
@@ -228,11 +207,9 @@ func (b *binding) send(c *cli.Context) error {
 	}
 	defer closeSockets(sockets)
 	sig := unless(signals, func(stop <-chan struct{}) {
-		o := fdsend.Options(queueOptionsOf(c, b.log))
-		o.Stop = stop
 		var q *fdsend.Queue
-		if q, err = fdsend.Open(c.String("to"), o); err == nil {
-			err = sendSockets(q, sockets, stop)
+		if q, err = openOutput(c, b.log, 0, stop); err == nil {
+			err = b.sendSockets(q, sockets, stop)
 		}
 	})
 	if sig != nil && err != nil {
@@ -243,37 +220,21 @@ func (b *binding) send(c *cli.Context) error {
 
 // sendSockets sends the sockets and waits until they are received, or until stop is
 // closed. It closes the queue.
-func sendSockets(q *fdsend.Queue, sockets []socket, stop <-chan struct{}) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		select {
-		case <-stop:
-			cancel()
-			_, _ = q.Close()
-		case <-ctx.Done():
-		}
-	}()
-	sender := q.Sender()
+func (b *binding) sendSockets(q *fdsend.Queue, sockets []socket, stop <-chan struct{}) error {
+	var messages []outgoing
 	for _, s := range sockets {
 		payload := s.AppendPayload(nil)
 		if s.name != "" {
 			payload = fdsend.AppendVar(payload, "FDNAMES", s.name)
 		}
-		if err := sender.Send(payload, s.FD()); err != nil {
-			_, _ = q.Close()
-			return fmt.Errorf("cannot send the socket of %v: %w", s, err)
-		}
+		messages = append(messages, outgoing{payload, []int{s.FD()}})
 	}
-	err := q.Drain(ctx)
-	lost, closeErr := q.Close()
+	lost, err := deliver(b.log, q, messages, stop)
 	switch {
+	case errors.Is(err, errNoReceiver):
+		return fmt.Errorf("%w: closed %d listening sockets that were sent", err, lost)
 	case err != nil:
-		return err
-	case lost > 0:
-		return fmt.Errorf("%w: closed %d listening sockets that were sent", errNoReceiver, lost)
-	case closeErr != nil:
-		return closeErr
+		return fmt.Errorf("cannot send the listening sockets: %w", err)
 	}
 	for _, s := range sockets {
 		_ = unix.Close(s.Take()) // its file is the receiver's now

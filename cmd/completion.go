@@ -62,7 +62,7 @@ func runCompletion(c *cli.Context) error {
 type completion struct {
 	Name, Usage string
 	Options     []completedOption
-	Operands    string   // "program", "address", "address program", "addresses program", "pid", "word" or "", which is a file
+	Operands    string   // "program", "address", "address program", "addresses program", "descriptor", "pid", "word" or "", which is a file
 	Words       []string // the operands, if they are words
 	Commands    []completion
 }
@@ -77,10 +77,11 @@ type completedOption struct {
 
 var helpOption = completedOption{Names: []string{"help", "h"}, Usage: "show help"}
 
-// The beginnings of what listen.ParseAddress and internal/queue take.
+// The beginnings of what listen.ParseAddress, internal/queue and parseSource take.
 var completionStarts = map[string][]string{
-	"address": {"unix:", "tcp:", "tcp4:", "tcp6:", "fd:", "systemd:"},
-	"queue":   {"unix:", "unix-listen:", "unix-seqpacket:", "unix-dgram:", "fd:"},
+	"address":    {"unix:", "tcp:", "tcp4:", "tcp6:", "fd:", "systemd:"},
+	"queue":      {"unix:", "unix-listen:", "unix-seqpacket:", "unix-dgram:", "fd:"},
+	"descriptor": {"r:", "w:", "a:", "rw:", "stdin", "stdout", "stderr"},
 }
 
 func completionTree(app *cli.App) completion {
@@ -117,6 +118,8 @@ func completedOperands(usageText string) (kind string, words []string) {
 		return "address", nil
 	case strings.Contains(last, "PID"):
 		return "pid", nil
+	case strings.HasPrefix(last, "DESCRIPTOR"):
+		return "descriptor", nil
 	case strings.Contains(last, "|") && strings.ToLower(last) == last:
 		return "word", strings.Split(last, "|")
 	}
@@ -146,7 +149,7 @@ func completeOption(f cli.Flag) completedOption {
 		o.Kind = "address"
 	case "FORMAT":
 		o.Kind = logFormats
-	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "NAME[,NAME", "LEVEL:NAME:VALUE", "LOCAL", "WHO", "RATE", "V4[,V6", "ACTION", "CLIENT", "N[/V4[,V6", "TEXT":
+	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "NAME[,NAME", "LEVEL:NAME:VALUE", "LOCAL", "WHO", "RATE", "V4[,V6", "ACTION", "CLIENT", "N[/V4[,V6", "TEXT", "DIGITS", "NAME=VALUE":
 		o.Kind = "none"
 	default:
 		o.Kind = "file"

@@ -47,6 +47,7 @@ _fdkit_reply() {
     case $1 in
     queue) starts='<<starts "queue">>' files=yes ;;
     address) starts='<<starts "address">>' ;;
+    descriptor) starts='<<starts "descriptor">>' ;;
     file) files=yes ;;
     user) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
     none) ;;
@@ -55,7 +56,7 @@ _fdkit_reply() {
     esac
     case $1:$2 in
     user:*:*) mapfile -t COMPREPLY < <(compgen -P "${2%%:*}:" -g -- "${2#*:}") ;;
-    queue:unix*:* | address:unix*:*)
+    queue:unix*:* | address:unix*:* | descriptor:[rwa]:* | descriptor:rw:*)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -P "${2%%:*}:" -f -- "${2#*:}")
         return
@@ -167,7 +168,7 @@ _fdkit() {
     elif [[ $operands == 'addresses program' ]]; then
         _fdkit_addresses "$i"
         return
-    elif [[ $operands == address || $operands == file || $operands == pid ]] || ((i == n)); then
+    elif [[ $operands == address || $operands == descriptor || $operands == file || $operands == pid ]] || ((i == n)); then
         _fdkit_reply "${operands% program}" "$cur"
     fi
     COMPREPLY=("${COMPREPLY[@]#"${cur%"$piece"}"}")

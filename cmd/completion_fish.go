@@ -153,6 +153,9 @@ complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '<<starts "address">>'
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and string match -q "unix:*" -- (commandline -ct)' -F
 <<- else if eq .Operands "pid">>
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '(__fish_complete_pids)'
+<<- else if eq .Operands "descriptor">>
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>' -a '<<starts "descriptor">>'
+complete -c <<$.Name>> -n '__fdkit_operand <<.Name>>; and string match -qr "^(r|w|a|rw):" -- (commandline -ct)' -F
 <<- else if eq .Operands "word">>
 complete -c <<$.Name>> -n '__fdkit_operand <<.Name>> first' -a '<<join .Words " ">>'
 <<- else>>

@@ -108,6 +108,11 @@ var completionTests = []completionTest{
 	{"fdkit inspect 1", "1", "queue.q --json"},
 	{"fdkit inspect -v 1", "1", "queue.q"},
 	{"fdkit inspect 1:3 ", "1", "queue.q --json"},
+	{"fdkit send --pa", "--payload --payload-hex", "--to"},
+	{"fdkit send --to unix-d", "unix-dgram:", "r:"},
+	{"fdkit send ", "r: w: a: rw: stdin stderr", "queue.q"},
+	{"fdkit send r:que", "r:queue.q", ""},
+	{"fdkit send --each 3 rw:sockets/", "rw:sockets/a.sock", ""},
 	{"fdkit completion ", "bash zsh fish", "queue.q"},
 	{"fdkit completion bash ", "", "bash zsh"},
 }

@@ -37,6 +37,15 @@ _fdkit_addresses() {
     fi
 }
 
+_fdkit_descriptor() {
+    local expl
+    if compset -P '(r|w|a|rw):'; then
+        _files
+    else
+        _wanted descriptors expl descriptor compadd -S '' - <<starts "descriptor">>
+    fi
+}
+
 _fdkit_queue() {
     if compset -P 'unix*:'; then
         _files
@@ -102,6 +111,8 @@ _fdkit() {
                 '*:address:_fdkit_address' && ret=0
 <<- else if eq .Operands "pid">>
                 '*:process:_fdkit_pid' && ret=0
+<<- else if eq .Operands "descriptor">>
+                '*:descriptor:_fdkit_descriptor' && ret=0
 <<- else if eq .Operands "word">>
                 '1:word:(<<join .Words " ">>)' && ret=0
 <<- else>>

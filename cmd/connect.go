@@ -141,8 +141,6 @@ func connectAndBecome(c *cli.Context, d *dialer) error {
 	return err
 }
 
-var errNoReceiver = errors.New("no receiver is left")
-
 // connectAndSend sends the connection to a queue, and returns when it has been
 // received.
 func connectAndSend(c *cli.Context, d *dialer) error {
@@ -154,9 +152,7 @@ func connectAndSend(c *cli.Context, d *dialer) error {
 	var q *fdsend.Queue
 	var err error
 	sig := unless(signals, func(stop <-chan struct{}) {
-		o := fdsend.Options(queueOptionsOf(c, d.log))
-		o.Stop = stop
-		q, err = fdsend.Open(c.String("to"), o)
+		q, err = openOutput(c, d.log, 0, stop)
 	})
 	if q != nil {
 		defer q.Close()
@@ -171,36 +167,21 @@ func connectAndSend(c *cli.Context, d *dialer) error {
 	if err != nil {
 		return err
 	}
+	defer unix.Close(fd)
+	message := outgoing{conn.AppendVars([]byte(fdsend.Begin)), []int{fd}}
 	sig = unless(signals, func(stop <-chan struct{}) {
-		go func() {
-			<-stop
-			_, _ = q.Close()
-		}()
-		err = q.Sender().Send(conn.AppendVars([]byte(fdsend.Begin)), fd)
+		_, err = deliver(d.log, q, []outgoing{message}, stop)
 	})
-	_ = unix.Close(fd) // the queue holds it
-	if sig == nil && err == nil {
-		sig = unless(signals, func(stop <-chan struct{}) {
-			ctx, cancel := context.WithCancel(context.Background())
-			defer cancel()
-			go func() {
-				<-stop
-				cancel()
-			}()
-			err = q.Drain(ctx)
-		})
-	}
-	lost, closeErr := q.Close()
 	switch {
 	case sig != nil && err != nil:
 		d.log.error(fmt.Errorf("nobody has received the connection to %v yet", conn.Remote))
 		return endedBy(sig)
-	case errors.Is(err, fdsend.ErrGone), lost > 0:
-		return fmt.Errorf("%w: the connection to %v is closed", errNoReceiver, conn.Remote)
+	case errors.Is(err, errNoReceiver):
+		return fmt.Errorf("%w: the connection to %v is closed", err, conn.Remote)
 	case err != nil:
 		return fmt.Errorf("cannot send the connection to %v: %w", conn.Remote, err)
 	}
-	return closeErr
+	return nil
 }
 
 // unless dials, and returns the connection with what is known of it, unless a

@@ -498,6 +498,39 @@ await 'test -s a'; sh ./1; await 'grep handler got'; cat got`,
 	},
 
 	{
+		page: "fdkit-send.1", blocks: []string{"fdkit send r:/etc/shadow |"},
+		script: `run 1; wait $!; test "$(cat out1)" = "$(wc -l </etc/shadow)"; echo same`,
+		want:   "same\n", needs: []string{"setpriv"}, root: true,
+	},
+	{
+		page: "fdkit-send.1", blocks: []string{"fdkit send --each r:one.txt r:two.txt r:three.txt |"},
+		script: `echo 1 >one.txt; echo 1 2 >two.txt; echo 1 2 3 >three.txt; run 1; wait $!; sort err1`,
+		want:   "1\n2\n3\n",
+	},
+	{
+		page: "fdkit-send.1", blocks: []string{"fdkit recv-exec --from /run/move.q --fd 3 fdkit listen --to /run/web.q fd:3 &"},
+		script: `cat >server.py <<'END'
+import socket
+listening = socket.socket(fileno=3)
+while True:
+    connection, _ = listening.accept()
+    connection.sendall(b"old: " + connection.recv(100))
+    connection.close()
+END
+fdkit bind 127.0.0.1:8080 python3 server.py & echo $! >old.pid
+ask 127.0.0.1:8080
+run 1; wait $(cat old.pid) || true
+fdkit pool --from /run/web.q ./new-handler & ask 127.0.0.1:8080`,
+		want: "old: hello\nnew: hello\n", needs: []string{"python3"},
+	},
+	{
+		page:   "fdkit-send.1",
+		files:  map[string]string{"receive.py": "# receive.py: receive descriptors at the Unix socket that the argument names"},
+		blocks: []string{`fdkit send --wait 10s --to unix:/run/files.sock --payload 'two files:' \`},
+		script: "run 1; python3 receive.py /run/files.sock", want: "two files: /etc/passwd /etc/group\n", needs: []string{"python3"},
+	},
+
+	{
 		page: "fdkit-recv-exec.1", blocks: []string{"fdkit listen :9000 | fdkit recv-exec cat"},
 		script: "run 1; ask 127.0.0.1:9000; wait $!", want: "hello\n",
 	},

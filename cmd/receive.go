@@ -62,13 +62,19 @@ func receiverOf(c *cli.Context, confine *exec.Confinement, base []string) (*rece
 		return nil, err
 	}
 	options := fdrecv.Options(queueOptionsOf(c, run.log))
+	options.Wait = waitOf(c)
+	return &receiver{runner: run, from: c.String("from"), options: options}, nil
+}
+
+// waitOf returns what option --wait says, as fdsend.Options and fdrecv.Options have it.
+func waitOf(c *cli.Context) time.Duration {
 	switch wait := durationOf(c, "wait"); {
 	case wait == 0:
-		options.Wait = time.Nanosecond // look once
+		return time.Nanosecond // look once
 	case wait > 0:
-		options.Wait = wait
+		return wait
 	}
-	return &receiver{runner: run, from: c.String("from"), options: options}, nil
+	return 0
 }
 
 // open opens the queue. If one of the signals comes meanwhile, it is returned; the

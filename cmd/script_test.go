@@ -180,13 +180,16 @@ func leftovers(id string) (left []string) {
 	}
 }
 
-// needs skips the script if a program is missing, or if the user is not root and it
+// needs skips the script if a program or a file is missing, or if the user is not root and it
 // needs root; in CI it fails instead: scripts/install-test-programs installs all
 // programs.
 func needs(ts *testscript.TestScript, _ bool, args []string) {
 	for _, need := range args {
 		why := need + " is not installed; scripts/install-test-programs has it"
 		_, err := exec.LookPath(need)
+		if strings.HasPrefix(need, "/") {
+			_, err = os.Stat(need)
+		}
 		if need == "root" {
 			why, err = "only root can run this", nil
 			if os.Geteuid() != 0 {

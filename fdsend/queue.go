@@ -113,6 +113,12 @@ func (q *Queue) Sender() *Sender { return &Sender{scm.NewSender(q.q.FD, &q.q.Cal
 // (ETOOMANYREFS, unix(7)), it tries again after 1 to 50 ms.
 func (s *Sender) Send(payload []byte, fds ...int) error { return s.s.Send(payload, fds...) }
 
+// Delay returns the error for which a Send that is under way in another goroutine
+// tries again and again: ETOOMANYREFS, ENOBUFS or ENOMEM, unix(7). It is nil if that
+// Send waits for nothing but room in the queue. Unlike the other methods, it may be
+// called at any time.
+func (s *Sender) Delay() error { return s.s.Delay() }
+
 // FD returns the descriptor that messages are written to, for waiting only:
 // poll(2) reports POLLOUT while the queue has room. The queue owns it.
 func (s *Sender) FD() int { return s.s.FD() }

@@ -475,8 +475,12 @@ func flood([]string) error {
 	}
 	var calls interrupt.Calls
 	ended := make(chan error, 1)
-	go func() { ended <- scm.NewSender(fds[0], &calls).Send([]byte("last"), files...) }()
+	sender := scm.NewSender(fds[0], &calls)
+	go func() { ended <- sender.Send([]byte("last"), files...) }()
 	untilPausing()
+	if err := sender.Delay(); !errors.Is(err, unix.ETOOMANYREFS) {
+		return fmt.Errorf("Delay() = %w while Send waits; want ETOOMANYREFS", err)
+	}
 	r := scm.NewReceiver(fds[1], &calls)
 	var m scm.Message
 	for range queued {
@@ -487,6 +491,9 @@ func flood([]string) error {
 	}
 	if err := <-ended; err != nil {
 		return fmt.Errorf("Send() = %w; want nil once there is room again", err)
+	}
+	if err := sender.Delay(); err != nil {
+		return fmt.Errorf("Delay() = %w after Send; want nil", err)
 	}
 	if err := r.Receive(&m); err != nil || string(m.Payload) != "last" || len(m.FDs) != each {
 		return fmt.Errorf("Receive() = %q, %d descriptors, %w; want %q, %d", m.Payload, len(m.FDs), err, "last", each)

@@ -5,6 +5,7 @@ package scm
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -21,6 +22,7 @@ type Sender struct {
 	header  unix.Msghdr
 	iov     unix.Iovec
 	control [(16 + 4*MaxFDs + 7) / 8]uint64
+	delay   atomic.Uint32 // the errno that Send tries again for, 0: none
 }
 
 // NewSender returns a Sender for the socket fd, which stays the caller's. Its
@@ -51,7 +53,12 @@ func (s *Sender) Send(payload []byte, fds ...int) error {
 	}
 	defer s.calls.Exit()
 	s.load(payload, fds)
-	defer func() { s.iov.Base = nil }()
+	defer func() {
+		s.iov.Base = nil
+		if s.delay.Load() != 0 {
+			s.delay.Store(0)
+		}
+	}()
 	for pause := time.Millisecond; ; {
 		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
 			uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL)
@@ -73,6 +80,7 @@ func (s *Sender) Send(payload []byte, fds ...int) error {
 			if s.calls.Stopped() {
 				return interrupt.ErrStopped
 			}
+			s.delay.Store(uint32(errno))
 			time.Sleep(pause)
 			pause = min(2*pause, 50*time.Millisecond)
 		case unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED, unix.ENOTCONN:
@@ -101,3 +109,12 @@ func (s *Sender) load(payload []byte, fds []int) {
 
 // FD returns the socket.
 func (s *Sender) FD() int { return s.fd }
+
+// Delay returns the error for which a Send that is under way in another goroutine
+// tries again and again, or nil if it waits for nothing but room in the queue.
+func (s *Sender) Delay() error {
+	if errno := unix.Errno(s.delay.Load()); errno != 0 {
+		return os.NewSyscallError("sendmsg", errno)
+	}
+	return nil
+}

@@ -17,6 +17,8 @@ function __fdkit_state
             set valued to name backlog address-fd ready-fd socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
             set valued to fd dialect timeout bind mode owner log
+        case send
+            set valued to env name payload payload-hex timeout wait mode owner log
         case recv-exec
             set valued from wait accept-env dialect mode owner fd log
         case pool
@@ -127,6 +129,7 @@ complete -c fdkit -n __fish_is_first_token -l version -d 'print the version'
 complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and send each as a descriptor'
 complete -c fdkit -n __fish_is_first_token -a bind -d 'bind addresses and become a server with the listening sockets, or send them'
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
+complete -c fdkit -n __fish_is_first_token -a send -d 'send open descriptors, files, or descriptors of another process'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
@@ -236,6 +239,24 @@ complete -c fdkit -n '__fdkit_at connect' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect first' -a '(__fdkit_program 3)'
+
+complete -c fdkit -n '__fdkit_at send' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at send' -l each -d 'send each descriptor as a message of its own'
+complete -c fdkit -n '__fdkit_at send' -l env -d 'send the variable NAME=VALUE along' -x
+complete -c fdkit -n '__fdkit_at send' -l name -d 'call the next descriptor NAME; one for each, in order' -x
+complete -c fdkit -n '__fdkit_at send' -l payload -d 'send this TEXT along instead of variables' -x
+complete -c fdkit -n '__fdkit_at send' -l payload-hex -d 'the same in hexadecimal DIGITS' -x
+complete -c fdkit -n '__fdkit_at send' -l timeout -d 'give up after TIME' -x
+complete -c fdkit -n '__fdkit_at send' -l wait -d 'wait at most TIME for somebody else to make the queue or to listen' -x
+complete -c fdkit -n '__fdkit_at send' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at send' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at send' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at send' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at send' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at send' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at send' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand send' -a 'r: w: a: rw: stdin stdout stderr'
+complete -c fdkit -n '__fdkit_operand send; and string match -qr "^(r|w|a|rw):" -- (commandline -ct)' -F
 
 complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
