@@ -64,9 +64,7 @@ func runListen(c *cli.Context) error {
 	}
 	var q *fdsend.Queue
 	sig := unless(signals, func(stop <-chan struct{}) {
-		o := fdsend.Options(queueOptionsOf(c, in.log))
-		o.Stop = stop
-		q, err = fdsend.Open(c.String("to"), o)
+		q, err = openOutput(c, in.log, 0, stop)
 	})
 	switch {
 	case sig != nil && err == nil:

@@ -22,6 +22,10 @@ func Connection(fd int) (c Conn, ok bool) {
 		return c, false
 	}
 	c.Local = local
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_STREAM && (kind != unix.SOCK_SEQPACKET || !local.Unix) {
+		return c, false // of UDP, say, which no variable tells of
+	}
 	if c.Remote, ok = PeerAddress(fd); !ok && !local.Unix {
 		return c, true // reset meanwhile: the local side is still known
 	}

@@ -203,6 +203,17 @@ func TestConnectionPair(t *testing.T) {
 	}
 }
 
+func TestConnectionOfDatagrams(t *testing.T) {
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if c, ok := fdinfo.Connection(raw(t, conn.(*net.UDPConn))); ok {
+		t.Errorf("Connection of a UDP socket = %+v, true; want false", c)
+	}
+}
+
 func TestConnectionOfNone(t *testing.T) {
 	r, _ := fdtest.Pipe(t)
 	if c, ok := fdinfo.Connection(r.FD); ok {
