@@ -30,10 +30,9 @@ func TestFailsAtOnce(t *testing.T) {
 		client        func(t *testing.T, client *fdtest.End)
 		want          string // in the trouble; "": none
 	}{
-		{"exit 1", "exit 1", tcp, nothing, "(exit 1, the last 5 times): waiting 100ms before the next start"},
-		{"exit 1 and a line", "exit 1", tcp, speak, "(exit 1,"},
+		{"exit 1 and a line", "exit 1", tcp, speak, "(exit 1, the last 5 times): waiting 100ms before the next start"},
 		{"exit 1, a line and the end", "exit 1", tcp, speakHalf, "(exit 1,"},
-		{"a signal", "kill -KILL $$", tcp, nothing, "(SIGKILL,"},
+		{"a signal", "kill -KILL $$", tcp, speak, "(SIGKILL,"},
 		{"SIGPIPE", "kill -PIPE $$", tcp, nothing, ""},
 		{"SIGTERM", "kill -TERM $$", tcp, nothing, ""},
 		{"exit 0", "exit 0", tcp, nothing, ""},
@@ -43,7 +42,7 @@ func TestFailsAtOnce(t *testing.T) {
 		{"it writes", "echo no; exit 1", tcp, nothing, ""},
 		{"the client closes", "exit 1", tcp, leave, ""},
 		{"the client resets", "cat; exit 1", tcp, reset, ""},
-		{"Unix", "exit 1", local, nothing, "(exit 1,"},
+		{"Unix", "exit 1", local, speak, "(exit 1,"},
 		{"Unix: it has read", "read x; exit 1", local, speak, ""},
 		{"Unix: the client closes", "cat; exit 1", local, leave, ""},
 	} {
@@ -68,16 +67,16 @@ func TestFailsAtOnceAndRecovers(t *testing.T) {
 	file(t, broken, "", 0o644)
 	l := runLimited(t, 5, sh(t, `test ! -e `+broken+` || exit 1; exec cat`), nil)
 	for range 10 { // the last one leaves a pause of 400 ms
-		all(t, l.tcp(t))
+		client, server := fdtest.TCPPair(t)
+		write(t, client, "hello") // so that it counts, however long the program takes
+		l.pass(t, server)
+		all(t, client)
 	}
-	begin := time.Now()
+	l.wait(t, "the pause is told", func() bool { return len(l.troubles) == 1 })
 	if err := unix.Unlink(broken); err != nil {
 		t.Fatal(err)
 	}
-	client := l.tcp(t) // is not received before that
-	if waited := time.Since(begin); waited < 200*time.Millisecond {
-		t.Errorf("after 10 failures the next connection is received after %v, want a pause of some 400ms", waited)
-	}
+	client := l.tcp(t)
 	write(t, client, "hello")
 	expect(t, client, "hello")
 	// This one runs on, and lets the others through.
@@ -93,6 +92,7 @@ func TestStopEndsPause(t *testing.T) {
 	l := runLimited(t, 5, sh(t, "exit 1"), nil)
 	for range 13 { // 100 ms to 6.4 s
 		client, server := fdtest.TCPPair(t)
+		write(t, client, "hello")
 		select {
 		case l.source <- received{connection: exec.Connection{FDs: []int{server.Take()}}}:
 			all(t, client)
