@@ -80,9 +80,6 @@ func opened(t *testing.T, pid int) *Process {
 
 // Another process's descriptor is described as an own one is, but that it is inherited.
 func TestProcessDescribe(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a program for each kind")
-	}
 	for _, test := range descriptors {
 		t.Run(test.about, func(t *testing.T) {
 			fdtest.NoLeaks(t)
