@@ -27,6 +27,7 @@ func New(version string) *cli.App {
 			leaf(bindCommand()),
 			leaf(connectCommand()),
 			leaf(sendCommand()),
+			leaf(recvCommand()),
 			leaf(recvExecCommand()),
 			leaf(poolCommand()),
 			leaf(serveCommand()),

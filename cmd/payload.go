@@ -74,6 +74,17 @@ func payloadOf(c *cli.Context, n int) (p payload, err error) {
 		}
 		p.vars = fdsend.AppendVar(p.vars, name, value)
 	}
+	switch d := protoOf(c); {
+	case d == nil:
+	case p.fixed != nil && !d.Payload:
+		return p, usagef("options --payload and --payload-hex: dialect %s has its own", d.Name)
+	case c.IsSet("env") && d.Name != "fdkit":
+		return p, usagef("option --env: dialect %s has no variables", d.Name)
+	case c.IsSet("name") && d.Name != "fdkit" && !d.Names:
+		return p, usagef("option --name: dialect %s has no names", d.Name)
+	default:
+		return p, nil
+	}
 	if p.fixed == nil && p.vars == nil && p.names == nil && isForeign(c.String("to")) {
 		// What follows the byte would remain in a stream, where a program that knows
 		// nothing of variables takes it for data.

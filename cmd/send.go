@@ -14,6 +14,7 @@ import (
 
 	"fdkit/fdsend"
 	"fdkit/internal/interrupt"
+	"fdkit/internal/proto"
 )
 
 func sendCommand() *cli.Command {
@@ -30,6 +31,7 @@ func sendCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "name", Usage: "call the next descriptor `NAME`; one for each, in order"},
 			&cli.GenericFlag{Name: "payload", Usage: "send this `TEXT` along instead of variables", Value: &payloadText{}},
 			&cli.GenericFlag{Name: "payload-hex", Usage: "the same in hexadecimal `DIGITS`", Value: &payloadText{hex: true}},
+			protoFlag("send in dialect `NAME`", true),
 			durationFlag("timeout", "give up after `TIME`"),
 			durationFlag("wait", "wait at most `TIME` for somebody else to make the queue or to listen"),
 		}, queueFlags(), verbosityFlags()),
@@ -43,6 +45,7 @@ type sending struct {
 	sources []source
 	each    bool // a message for each
 	payload payload
+	dialect *proto.Dialect // nil: of fdkit, or whatever is told to
 	timeout time.Duration // negative: none
 	awaited string        // what is not open yet; "": all is
 }
@@ -95,7 +98,7 @@ func sendingOf(c *cli.Context) (*sending, error) {
 	if err := refuseOptions(operands, "descriptor"); err != nil {
 		return nil, err
 	}
-	s := &sending{log: loggerOf(c), each: c.Bool("each"), timeout: durationOf(c, "timeout")}
+	s := &sending{log: loggerOf(c), each: c.Bool("each"), dialect: protoOf(c), timeout: durationOf(c, "timeout")}
 	for _, operand := range operands {
 		source, err := parseSource(operand)
 		if err == nil {
@@ -144,6 +147,9 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
+	if s.dialect != nil {
+		return s.speak(q, messages, stop)
+	}
 	lost, err := deliver(s.log, q, messages, stop)
 	switch {
 	case errors.Is(err, errNoReceiver) && len(messages) > 1:
@@ -156,6 +162,33 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 		return fmt.Errorf("cannot send to %s: %w", to, err)
 	}
 	return err
+}
+
+// speak sends the messages in the dialect.
+func (s *sending) speak(q *fdsend.Queue, messages []outgoing, stop <-chan struct{}) error {
+	defer q.Close()
+	go func() {
+		<-stop
+		_, _ = q.Close()
+	}()
+	send, err := q.Speak(s.dialect.Name)
+	if err != nil {
+		return fmt.Errorf("dialect %s: %w", s.dialect.Name, err)
+	}
+	names := s.payload.names
+	for _, m := range messages {
+		p := fdsend.Parcel{FDs: m.fds, Payload: s.payload.fixed}
+		if s.dialect.Name == "fdkit" {
+			p.Payload = m.payload
+		}
+		if names != nil {
+			p.Names, names = names[:len(m.fds)], names[len(m.fds):]
+		}
+		if err := send(p); err != nil {
+			return fmt.Errorf("dialect %s: %w", s.dialect.Name, err)
+		}
+	}
+	return nil
 }
 
 // acquire opens what is to be opened. Release closes it again, also after an error.

@@ -94,10 +94,15 @@ func (q *Queue) Stop() { q.q.Calls.Stop() }
 
 // Receiver receives messages from a queue. It is for one goroutine at a time; a
 // queue can have many.
-type Receiver struct{ r *scm.Receiver }
+type Receiver struct {
+	receive func(*scm.Message) error
+	close   func() // nil: nothing is to be closed
+}
 
 // Receiver returns a new Receiver.
-func (q *Queue) Receiver() *Receiver { return &Receiver{scm.NewReceiver(q.q.FD, &q.q.Calls)} }
+func (q *Queue) Receiver() *Receiver {
+	return &Receiver{receive: scm.NewReceiver(q.q.FD, &q.q.Calls).Receive}
+}
 
 // Message is one message.
 type Message struct {
@@ -108,7 +113,20 @@ type Message struct {
 	// close-on-exec. There may be none: a foreign sender's mistake. The slice is
 	// valid until the Receiver's next Receive.
 	FDs []int
+	// Names are what the sender calls the descriptors, one for each, if it speaks a
+	// dialect that has names beside the payload; else nil. Those of fdkit's own
+	// messages are the variable FDNAMES.
+	Names []string
+	// Cut tells that the message had more bytes than there was room for.
+	Cut bool
+	// Sender is the process that has sent the message, after PassCredentials; else
+	// nil. It is valid until the Receiver's next Receive.
+	Sender *Credentials
 }
+
+// Credentials are a process's number, user and group as the kernel knows them,
+// SCM_CREDENTIALS in unix(7).
+type Credentials = scm.Credentials
 
 // Receive waits for the next message and stores it in m. It allocates nothing.
 //
@@ -118,7 +136,15 @@ type Message struct {
 // a *LostError when a message came without its descriptors, after which the next
 // message can be received.
 func (r *Receiver) Receive(m *Message) error {
-	return r.r.Receive((*scm.Message)(m))
+	return r.receive((*scm.Message)(m))
+}
+
+// Close closes what the Receiver holds that came and belongs to no message yet. Of one
+// that Queue.Receiver has returned that is nothing.
+func (r *Receiver) Close() {
+	if r.close != nil {
+		r.close()
+	}
 }
 
 // Close closes the message's descriptors.

@@ -142,7 +142,7 @@ func receiveDatagrams(path string, o opening) (*Queue, error) {
 		closeAll(fd)
 		return nil, err
 	}
-	return &Queue{FD: fd, in: fd, leave: func() (int, error) {
+	return &Queue{FD: fd, in: fd, Foreign: true, leave: func() (int, error) {
 		unixpath.Remove(path, id)
 		return 0, nil
 	}}, nil

@@ -50,6 +50,9 @@ type Queue struct {
 	FD int
 	// Calls are the system calls that Senders and Receivers make on FD.
 	Calls interrupt.Calls
+	// Foreign tells that this is a socket that fdkit has not made: both ends may
+	// send, and who is at the other one may know nothing of fdkit.
+	Foreign bool
 
 	in   int // the receiving end, -1: this process does not hold it
 	mu   sync.Mutex

@@ -128,7 +128,7 @@ func overSocket(fd int, sending bool) (*Queue, error) {
 	case listening != 0:
 		return nil, hint.Wrap(errors.New("it is a listening socket"), "a queue wants a connected one")
 	}
-	q := &Queue{FD: fd, in: fd}
+	q := &Queue{FD: fd, in: fd, Foreign: true}
 	if sending {
 		q.in = -1
 		if err := shorten(fd); err != nil {

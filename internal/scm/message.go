@@ -8,6 +8,7 @@ package scm
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +45,22 @@ type Message struct {
 	// FDs are the descriptors, close-on-exec, owned by whoever called Receive.
 	// The slice is overwritten by the next Receive, the descriptors stay open.
 	FDs []int
+	// Names are what the sender calls the descriptors, one for each, where it speaks
+	// a dialect that has names beside the payload; else nil.
+	Names []string
+	// Cut tells that the message had more bytes than there was room for.
+	Cut bool
+	// Sender is the process that has sent the message, if the socket has
+	// SO_PASSCRED; else nil. It is overwritten by the next Receive.
+	Sender *Credentials
+}
+
+// Credentials are those of SCM_CREDENTIALS, unix(7): checked by the kernel, and seen
+// from this process's namespaces.
+type Credentials struct {
+	PID int // 0: in a PID namespace that is not seen from here
+	UID int // 65534: as above
+	GID int // 65534: as above
 }
 
 // Close closes all descriptors of m.
@@ -56,4 +73,9 @@ func closeAll(fds []int) {
 	for _, fd := range fds {
 		_ = unix.Close(fd)
 	}
+}
+
+// PassCredentials makes Receivers of the socket fd set Message.Sender from now on.
+func PassCredentials(fd int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
 }

@@ -27,15 +27,21 @@ type Receiver struct {
 	calls   *interrupt.Calls
 	header  unix.Msghdr
 	iov     unix.Iovec
-	payload [MaxPayload]byte
+	payload []byte
 	control [(controlSize + 7) / 8]uint64 // aligned as struct cmsghdr wants it
 	fds     [MaxFDs]int
+	sender  Credentials
 }
 
 // NewReceiver returns a Receiver for the socket fd, which stays the caller's.
 // Receive ends with interrupt.ErrStopped when calls are stopped.
 func NewReceiver(fd int, calls *interrupt.Calls) *Receiver {
-	r := &Receiver{fd: fd, calls: calls}
+	return NewReceiverSize(fd, calls, MaxPayload)
+}
+
+// NewReceiverSize is NewReceiver with room for payloads of size bytes.
+func NewReceiverSize(fd int, calls *interrupt.Calls, size int) *Receiver {
+	r := &Receiver{fd: fd, calls: calls, payload: make([]byte, size)}
 	r.iov.Base = &r.payload[0]
 	r.iov.SetLen(len(r.payload))
 	r.header.Iov = &r.iov
@@ -83,9 +89,16 @@ func (r *Receiver) Receive(m *Message) error {
 
 // ReceiveNow is Receive for a queue that may be empty: it never waits, and
 // returns false if there is no message.
-func (r *Receiver) ReceiveNow(m *Message) (bool, error) {
+func (r *Receiver) ReceiveNow(m *Message) (bool, error) { return r.now(m, 0) }
+
+// Peek is ReceiveNow that leaves the message in the queue. The descriptors in m are
+// further copies, and the caller's. With SO_PEEK_OFF set, socket(7), each Peek of a
+// stream sees what follows.
+func (r *Receiver) Peek(m *Message) (bool, error) { return r.now(m, unix.MSG_PEEK) }
+
+func (r *Receiver) now(m *Message, flags uintptr) (bool, error) {
 	for {
-		n, errno := r.recvmsg(unix.MSG_DONTWAIT)
+		n, errno := r.recvmsg(unix.MSG_DONTWAIT | flags)
 		switch errno {
 		case 0:
 			if done, err := r.take(m, n); done {
@@ -111,7 +124,9 @@ func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
 // take turns what recvmsg has stored into m. It returns false for an empty
 // message, which is to be passed over.
 func (r *Receiver) take(m *Message, n int) (bool, error) {
-	m.Payload, m.FDs = r.payload[:n], r.descriptors()
+	m.Payload, m.FDs, m.Names, m.Sender = r.payload[:n], r.fds[:0], nil, nil
+	m.Cut = r.header.Flags&unix.MSG_TRUNC != 0
+	r.ancillary(m)
 	if r.header.Flags&unix.MSG_CTRUNC != 0 {
 		lost := &LostError{Came: len(m.FDs)}
 		m.Close()
@@ -133,27 +148,29 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 	return true, io.EOF
 }
 
-// descriptors collects the descriptors of all control messages.
-func (r *Receiver) descriptors() []int {
-	fds := r.fds[:0]
+// ancillary stores in m what the control messages have.
+func (r *Receiver) ancillary(m *Message) {
 	rest := unsafe.Slice((*byte)(unsafe.Pointer(&r.control[0])), r.header.Controllen)
 	for len(rest) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
 		size := int(h.Len)
 		if size < unix.SizeofCmsghdr || size > len(rest) {
-			break
+			return
 		}
 		data := rest[unix.CmsgLen(0):size]
 		switch {
 		case h.Level != unix.SOL_SOCKET:
 		case h.Type == unix.SCM_RIGHTS:
 			for ; len(data) >= 4; data = data[4:] {
-				fds = append(fds, int(*(*int32)(unsafe.Pointer(&data[0]))))
+				m.FDs = append(m.FDs, int(*(*int32)(unsafe.Pointer(&data[0]))))
 			}
+		case h.Type == unix.SCM_CREDENTIALS && len(data) >= unix.SizeofUcred:
+			cred := (*unix.Ucred)(unsafe.Pointer(&data[0]))
+			r.sender = Credentials{PID: int(cred.Pid), UID: int(cred.Uid), GID: int(cred.Gid)}
+			m.Sender = &r.sender
 		case h.Type == scmPIDFD && len(data) >= 4:
 			_ = unix.Close(int(*(*int32)(unsafe.Pointer(&data[0])))) // asked for by someone else
 		}
 		rest = rest[min(unix.CmsgSpace(size-unix.CmsgLen(0)), len(rest)):]
 	}
-	return fds
 }

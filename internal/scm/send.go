@@ -21,7 +21,7 @@ type Sender struct {
 	calls   *interrupt.Calls
 	header  unix.Msghdr
 	iov     unix.Iovec
-	control [(16 + 4*MaxFDs + 7) / 8]uint64
+	control [(16+4*MaxFDs+7)/8 + (16+unix.SizeofUcred+7)/8]uint64
 	delay   atomic.Uint32 // the errno that Send tries again for, 0: none
 }
 
@@ -32,8 +32,6 @@ func NewSender(fd int, calls *interrupt.Calls) *Sender {
 	s.header.Iov = &s.iov
 	s.header.SetIovlen(1)
 	s.header.Control = (*byte)(unsafe.Pointer(&s.control[0]))
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&s.control[0]))
-	h.Level, h.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
 	return s
 }
 
@@ -45,6 +43,17 @@ func (s *Sender) Send(payload []byte, fds ...int) error {
 		// Zero bytes would read as the end of the stream.
 		return fmt.Errorf("a payload has 1 to %d bytes, not %d", MaxPayload, len(payload))
 	}
+	return s.Transmit(payload, fds, nil)
+}
+
+// Transmit is Send of any payload, also of no bytes, which a stream does not send, or of
+// more than a queue of fdkit takes. The kernel checks the credentials, unix(7): who has
+// not CAP_SYS_ADMIN may say its own PID only, and so on (EPERM). Nil are the process's
+// own.
+//
+// What a stream takes of a payload at once depends on its buffer. The descriptors go
+// with the first part.
+func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 	if len(fds) > MaxFDs {
 		return fmt.Errorf("a message carries at most %d descriptors, not %d", MaxFDs, len(fds))
 	}
@@ -52,7 +61,7 @@ func (s *Sender) Send(payload []byte, fds ...int) error {
 		return err
 	}
 	defer s.calls.Exit()
-	s.load(payload, fds)
+	s.load(payload, fds, from)
 	defer func() {
 		s.iov.Base = nil
 		if s.delay.Load() != 0 {
@@ -60,11 +69,14 @@ func (s *Sender) Send(payload []byte, fds ...int) error {
 		}
 	}()
 	for pause := time.Millisecond; ; {
-		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
+		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
 			uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL)
 		switch errno {
 		case 0:
-			return nil
+			if payload = payload[n:]; len(payload) == 0 {
+				return nil
+			}
+			s.load(payload, nil, from)
 		case unix.EINTR:
 			if s.calls.Stopped() {
 				return interrupt.ErrStopped
@@ -91,20 +103,31 @@ func (s *Sender) Send(payload []byte, fds ...int) error {
 	}
 }
 
-func (s *Sender) load(payload []byte, fds []int) {
-	s.iov.Base = &payload[0]
+func (s *Sender) load(payload []byte, fds []int, from *Credentials) {
+	s.iov.Base = unsafe.SliceData(payload)
 	s.iov.SetLen(len(payload))
-	if len(fds) == 0 {
-		s.header.SetControllen(0)
-		return
+	size := 0
+	if len(fds) > 0 {
+		data := s.attach(&size, unix.SCM_RIGHTS, 4*len(fds))
+		for i, fd := range fds {
+			*(*int32)(unsafe.Add(data, 4*i)) = int32(fd)
+		}
 	}
-	(*unix.Cmsghdr)(unsafe.Pointer(&s.control[0])).SetLen(unix.CmsgLen(4 * len(fds)))
-	s.header.SetControllen(unix.CmsgSpace(4 * len(fds)))
-	s.header.Control = (*byte)(unsafe.Pointer(&s.control[0]))
-	data := unsafe.Slice((*int32)(unsafe.Add(unsafe.Pointer(&s.control[0]), unix.CmsgLen(0))), len(fds))
-	for i, fd := range fds {
-		data[i] = int32(fd)
+	if from != nil {
+		data := s.attach(&size, unix.SCM_CREDENTIALS, unix.SizeofUcred)
+		*(*unix.Ucred)(data) = unix.Ucred{Pid: int32(from.PID), Uid: uint32(from.UID), Gid: uint32(from.GID)}
 	}
+	s.header.SetControllen(size)
+}
+
+// attach makes room for a control message behind the first *size bytes, and returns
+// where its data is to stand.
+func (s *Sender) attach(size *int, typ int32, length int) unsafe.Pointer {
+	h := (*unix.Cmsghdr)(unsafe.Add(unsafe.Pointer(&s.control[0]), *size))
+	h.Level, h.Type = unix.SOL_SOCKET, typ
+	h.SetLen(unix.CmsgLen(length))
+	*size += unix.CmsgSpace(length)
+	return unsafe.Add(unsafe.Pointer(h), unix.CmsgLen(0))
 }
 
 // FD returns the socket.

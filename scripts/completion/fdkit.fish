@@ -18,7 +18,9 @@ function __fdkit_state
         case connect
             set valued to fd dialect timeout bind mode owner log
         case send
-            set valued to env name payload payload-hex timeout wait mode owner log
+            set valued to env name payload payload-hex proto timeout wait mode owner log
+        case recv
+            set valued from count name proto timeout wait mode owner log
         case recv-exec
             set valued from wait accept-env dialect mode owner fd log
         case pool
@@ -130,6 +132,7 @@ complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and 
 complete -c fdkit -n __fish_is_first_token -a bind -d 'bind addresses and become a server with the listening sockets, or send them'
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
 complete -c fdkit -n __fish_is_first_token -a send -d 'send open descriptors, files, or descriptors of another process'
+complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and tell what they are'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
@@ -246,6 +249,7 @@ complete -c fdkit -n '__fdkit_at send' -l env -d 'send the variable NAME=VALUE a
 complete -c fdkit -n '__fdkit_at send' -l name -d 'call the next descriptor NAME; one for each, in order' -x
 complete -c fdkit -n '__fdkit_at send' -l payload -d 'send this TEXT along instead of variables' -x
 complete -c fdkit -n '__fdkit_at send' -l payload-hex -d 'the same in hexadecimal DIGITS' -x
+complete -c fdkit -n '__fdkit_at send' -l proto -d 'send in dialect NAME' -x
 complete -c fdkit -n '__fdkit_at send' -l timeout -d 'give up after TIME' -x
 complete -c fdkit -n '__fdkit_at send' -l wait -d 'wait at most TIME for somebody else to make the queue or to listen' -x
 complete -c fdkit -n '__fdkit_at send' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
@@ -257,6 +261,22 @@ complete -c fdkit -n '__fdkit_at send' -l log -d 'write the log as FORMAT: text,
 complete -c fdkit -n '__fdkit_at send' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand send' -a 'r: w: a: rw: stdin stdout stderr'
 complete -c fdkit -n '__fdkit_operand send; and string match -qr "^(r|w|a|rw):" -- (commandline -ct)' -F
+
+complete -c fdkit -n '__fdkit_at recv' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at recv' -l count -d 'end after N messages' -x
+complete -c fdkit -n '__fdkit_at recv' -l name -d 'ask for the descriptor NAME; in dialects in which one asks' -x
+complete -c fdkit -n '__fdkit_at recv' -l list -d 'ask for the names only'
+complete -c fdkit -n '__fdkit_at recv' -l proto -d 'receive in dialect NAME' -x
+complete -c fdkit -n '__fdkit_at recv' -l timeout -d 'give up after TIME' -x
+complete -c fdkit -n '__fdkit_at recv' -l wait -d 'wait at most TIME for somebody else to make the queue or to listen' -x
+complete -c fdkit -n '__fdkit_at recv' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at recv' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at recv' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at recv' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at recv' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at recv' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at recv' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand recv' -F
 
 complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
