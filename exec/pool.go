@@ -274,7 +274,7 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) (started bo
 		return false
 	}
 	if extra := len(c.FDs) - 1; extra > 0 {
-		p.trouble(fmt.Errorf("a message came with %d more descriptors than one connection; they are closed", extra))
+		p.trouble(fmt.Errorf("a message came with more descriptors than one connection: closed %d", extra))
 	}
 	fd := c.FDs[0]
 	if err := setBlocking(fd); err != nil {
@@ -356,45 +356,4 @@ func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 		p.finish(pid, e)
 	}
 	return nil
-}
-
-// finish enters the end of a program. The lock is held.
-func (p *Pool) finish(pid int, e ending) {
-	run, ours := p.running[pid]
-	if !ours {
-		if p.starting > 0 {
-			p.early[pid] = e
-		}
-		return
-	}
-	delete(p.running, pid)
-	run.Status, run.Took, run.Running = e.status, e.at.Sub(run.Begin), len(p.running)
-	p.fail(p.judge(run), run.Begin, func() string { return StatusText(run.Status) })
-	p.release(run.watch)
-	if p.Ended != nil {
-		p.Ended(run)
-	}
-	<-p.slots
-}
-
-// reap waits for the programs until done is closed.
-func (p *Pool) reap(done chan struct{}) {
-	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
-		switch {
-		case err == nil:
-			e := ending{status, time.Now()}
-			p.mu.Lock()
-			p.finish(pid, e)
-			p.mu.Unlock()
-		case err == syscall.EINTR:
-		default: // ECHILD: wait until there is a child
-			select {
-			case <-p.spawned:
-			case <-done:
-				return
-			}
-		}
-	}
 }

@@ -331,7 +331,7 @@ func TestPoolStrangeMessages(t *testing.T) {
 	}
 	a.Close()
 	p.finish(t, nil)
-	want := []string{"without a descriptor", "a connection is lost: lost on the way", "1 more descriptors"}
+	want := []string{"without a descriptor", "a connection is lost: lost on the way", "than one connection: closed 1"}
 	for i, text := range p.troubles {
 		if i >= len(want) || !strings.Contains(text, want[i]) {
 			t.Errorf("trouble %d is %q, want one of %q in this order", i, text, want)
