@@ -3,7 +3,7 @@
 package cmd
 
 import (
-	"strings"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -130,10 +130,6 @@ func (s countingSink) Send(payload []byte, fds ...int) error {
 	return err
 }
 
-// lostPrefix begins what exec.Pool tells of a connection that was received, or
-// should have been, and for which no program is run.
-const lostPrefix = "a connection is lost: "
-
 // watchPool counts what a pool does, which is not running yet.
 func (m *metrics) watchPool(pool *exec.Pool) {
 	if m == nil {
@@ -182,7 +178,7 @@ func (m *metrics) watchPool(pool *exec.Pool) {
 		}
 	}
 	pool.Trouble = func(err error) {
-		if strings.HasPrefix(err.Error(), lostPrefix) {
+		if _, lost := errors.AsType[*exec.LostError](err); lost {
 			m.lost.Add(1)
 		}
 		if trouble != nil {

@@ -149,7 +149,7 @@ func TestMetricsOfPool(t *testing.T) {
 	if err := receive(nil); err != failure {
 		t.Errorf("receive() = %v; want %v", err, failure)
 	}
-	pool.Trouble(errors.New("a connection is lost: cannot run ./x"))
+	pool.Trouble(&exec.LostError{Err: errors.New("cannot run ./x")})
 	pool.Trouble(errors.New("cannot start ./x yet"))
 	expectSamples(t, m, map[string]float64{
 		"fdkit_received_total": 4, "fdkit_lost_total": 1, "fdkit_running": 0, "fdkit_slots": 40,

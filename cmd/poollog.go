@@ -67,6 +67,10 @@ func (l logger) origin(env []string, begin time.Time) []slog.Attr {
 		client = l.client(net.JoinHostPort(ip, vars["TCPREMOTEPORT"]))
 	} else if uid := vars["UNIXREMOTEEUID"]; uid != "" {
 		client = unixClient(uid, vars["UNIXREMOTEPID"])
+	} else if ip := vars["TCPLOCALIP"]; ip != "" { // a socket that listens has no client
+		client = "the socket at " + net.JoinHostPort(ip, vars["TCPLOCALPORT"])
+	} else if path := vars["UNIXLOCALPATH"]; path != "" {
+		client = "the socket at " + path
 	}
 	fields := []slog.Attr{slog.String("client", client)}
 	if accepted, ok := acceptedAt(env); ok {

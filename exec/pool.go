@@ -81,6 +81,14 @@ type Pool struct {
 	slots    chan struct{} // holds a token for each slot in use
 }
 
+// LostError tells Trouble of a connection that was received, or should have been, and
+// for which no program is run.
+type LostError struct{ Err error }
+
+func (e *LostError) Error() string { return "a connection is lost: " + e.Err.Error() }
+
+func (e *LostError) Unwrap() error { return e.Err }
+
 // Run is the run of one program.
 type Run struct {
 	PID     int
@@ -229,7 +237,7 @@ func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
 			<-p.slots
 			return nil
 		case p.Lost != nil && p.Lost(err):
-			p.trouble(fmt.Errorf("a connection is lost: %w", err))
+			p.trouble(&LostError{err})
 		default:
 			<-p.slots
 			return err
@@ -278,7 +286,7 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) (started bo
 	}
 	fd := c.FDs[0]
 	if err := setBlocking(fd); err != nil {
-		p.trouble(fmt.Errorf("a connection is lost: %w", err))
+		p.trouble(&LostError{err})
 		return false
 	}
 	source, ok := p.admit(c)
@@ -305,7 +313,7 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) (started bo
 			if _, ok := errors.AsType[*os.SyscallError](err); !ok { // execve
 				err = notRunnable(p.Program.Args[0], err)
 			}
-			p.trouble(fmt.Errorf("a connection is lost: %w", err))
+			p.trouble(&LostError{err})
 			return false
 		case pause == 0:
 			p.shortage(err)
@@ -314,7 +322,7 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) (started bo
 		select {
 		case <-time.After(pause):
 		case <-p.ending:
-			p.trouble(errors.New("a connection is lost: the pool was told to end before its program could be started"))
+			p.trouble(&LostError{errors.New("the pool was told to end before its program could be started")})
 			return false
 		}
 	}
