@@ -55,6 +55,7 @@ type stream struct {
 	scanned int  // so many of them are known not to end it
 	lost    bool // it cannot be told any more what is what
 	fds     int  // came, and nothing said has claimed them
+	nested  nesting
 }
 
 // line takes the bytes up to the next byte end, without it. It returns false if that
@@ -74,7 +75,7 @@ func (s *stream) take(n int) ([]byte, bool) {
 		return nil, false
 	}
 	b := s.kept[:n:n]
-	s.kept, s.scanned = s.kept[n:], 0
+	s.kept, s.scanned, s.nested = s.kept[n:], 0, nesting{}
 	return b, true
 }
 
@@ -108,4 +109,12 @@ func excerpt(b []byte) string {
 		return fmt.Sprintf("%s... (%d bytes)", fdinfo.Printable(string(b[:most])), len(b))
 	}
 	return fdinfo.Printable(string(b))
+}
+
+// count is a number of things, each of which is one.
+func count(n int, one string) string {
+	if n != 1 {
+		one += "s"
+	}
+	return fmt.Sprintf("%d %s", n, one)
 }
