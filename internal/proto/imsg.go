@@ -33,7 +33,7 @@ func (d *imsgDecoder) Decode(from Direction, data []byte, fds int) (lines []stri
 	for !s.isLost() && len(s.kept) >= imsgHeader {
 		length, hasFD := imsgLength(s.kept)
 		if length < imsgHeader {
-			return append(lines, s.lose("no message of imsg"))
+			return append(lines, s.lose("message of imsg", imsgHeader))
 		}
 		message, ok := s.take(length)
 		if !ok {

@@ -23,7 +23,7 @@ var python = &Dialect{
 				return err
 			}
 			if !isPython(m.Payload, len(m.FDs)) {
-				m.Close()
+				defer m.Close()
 				return fmt.Errorf("%w: %s", ErrAnswer, notPython(m.Payload, len(m.FDs)))
 			}
 			m.Payload = nil // it says nothing else

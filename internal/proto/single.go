@@ -40,12 +40,14 @@ func single(name, about string, b byte, what string) *Dialect {
 		},
 		Receive: func(c *Conn, _ Want) (func(*scm.Message) error, error) {
 			return func(m *scm.Message) error {
-				err := c.Receive(m)
-				if err == nil && !isSingle(m.Payload, len(m.FDs)) {
-					m.Close()
-					err = fmt.Errorf("%w: %s", ErrAnswer, notSingle(m.Payload, len(m.FDs)))
+				if err := c.Receive(m); err != nil {
+					return err
 				}
-				return err
+				if !isSingle(m.Payload, len(m.FDs)) {
+					defer m.Close()
+					return fmt.Errorf("%w: %s", ErrAnswer, notSingle(m.Payload, len(m.FDs)))
+				}
+				return nil
 			}, nil
 		},
 		Decoder: func() Decoder { return singleDecoder(what) },

@@ -39,7 +39,7 @@ func (d *waylandDecoder) Decode(from Direction, data []byte, fds int) (lines []s
 	for !s.isLost() && len(s.kept) >= waylandHeader {
 		size := int(binary.NativeEndian.Uint32(s.kept[4:]) >> 16)
 		if size < waylandHeader || size%4 != 0 {
-			return append(lines, s.lose("no message of Wayland"))
+			return append(lines, s.lose("message of Wayland", waylandHeader))
 		}
 		message, ok := s.take(size)
 		if !ok {
