@@ -46,8 +46,8 @@ type sending struct {
 	each    bool // a message for each
 	payload payload
 	dialect *proto.Dialect // nil: of fdkit, or whatever is told to
-	timeout time.Duration // negative: none
-	awaited string        // what is not open yet; "": all is
+	timeout time.Duration  // negative: none
+	awaited string         // what is not open yet; "": all is
 }
 
 func runSend(c *cli.Context) error {
