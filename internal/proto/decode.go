@@ -80,10 +80,10 @@ func (s *stream) take(n int) ([]byte, bool) {
 }
 
 // lose gives up: from here on it cannot be known where something begins. It returns the
-// line that tells so: what it is not, and how it begins.
-func (s *stream) lose(what string, begin int) string {
+// line that tells so, and why.
+func (s *stream) lose(why string) string {
 	s.lost = true
-	return fmt.Sprintf("no %s: %s; what follows is not explained", what, excerpt(s.kept[:begin]))
+	return fmt.Sprintf("%s: %s; what follows is not explained", why, excerpt(s.kept))
 }
 
 // isLost tells whether it was given up, and forgets what came since.

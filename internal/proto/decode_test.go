@@ -238,7 +238,11 @@ func FuzzDecoders(f *testing.F) {
 			if d != imsg && d != wayland && (d != qmp || fds > 0) {
 				continue // it depends on the pieces what is said, or what has the descriptors
 			}
-			if once := decode(d.Decoder(), []piece{client(string(data), int(fds))}); !slices.Equal(once, halves) {
+			once := decode(d.Decoder(), []piece{client(string(data), int(fds))})
+			if !slices.EqualFunc(once, halves, func(a, b string) bool {
+				why, _, _ := strings.Cut(a, ":") // and then what was there of it
+				return a == b || strings.HasSuffix(a, "not explained") && strings.HasPrefix(b, why)
+			}) {
 				t.Errorf("%s of %q = %q, in two pieces %q", d.Name, data, once, halves)
 			}
 		}

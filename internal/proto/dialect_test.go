@@ -34,8 +34,8 @@ func say(t testing.TB, end *fdtest.End, text string, fds ...int) {
 	}
 }
 
-// said returns what came to the other end, and how many descriptors with it.
-func said(t testing.TB, end *fdtest.End) (text string, fds int) {
+// heard returns what came to the other end, and how many descriptors with it.
+func heard(t testing.TB, end *fdtest.End) (text string, fds int) {
 	t.Helper()
 	r := scm.NewReceiverSize(end.FD, &interrupt.Calls{}, 1<<16)
 	for {
@@ -112,7 +112,7 @@ func TestSend(t *testing.T) {
 			"node", `{"cmd":"NODE_HA`,
 			Parcel{FDs: two[:1]},
 			`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":null}` + "\n", 1,
-			`not the answer that the dialect has: the connection has ended in the middle of it: {"cmd":"NODE_HA`,
+			`not the answer that the dialect has: it has closed the connection in the middle of one: {"cmd":"NODE_HA`,
 		},
 
 		{
@@ -131,14 +131,14 @@ func TestSend(t *testing.T) {
 			"qmp", greeting + returned,
 			Parcel{FDs: two[:1], Names: []string{"web"}},
 			`{"execute":"qmp_capabilities"}` + "\n" + `{"execute":"getfd","arguments":{"fdname":"web"}}` + "\n", 1,
-			"name web: not the answer that the dialect has: the connection has ended",
+			"name web: not the answer that the dialect has: it has closed the connection",
 		},
 		{"qmp", greeting + "{}\n", Parcel{}, `{"execute":"qmp_capabilities"}` + "\n", 0, "not the answer that the dialect has to qmp_capabilities"},
 		{"qmp", returned, Parcel{}, "", 0, "not the answer that the dialect has: no greeting of QMP"},
 		{"qmp", "[]\n", Parcel{}, "", 0, "not the answer that the dialect has: []"},
-		{"qmp", "", Parcel{}, "", 0, "not the answer that the dialect has: the connection has ended"},
+		{"qmp", "", Parcel{}, "", 0, "not the answer that the dialect has: it has closed the connection"},
 		{"qmp", "SSH-2.0-OpenSSH_9.2\r\n", Parcel{}, "", 0, `not the answer that the dialect has, it is no JSON: SSH-2.0-OpenSSH_9.2\r`},
-		{"qmp", strings.Repeat("[", 20000), Parcel{}, "", 0, "not the answer that the dialect has: the connection has ended in the middle of it: " + strings.Repeat("[", 64) + "... (20000 bytes)"},
+		{"qmp", strings.Repeat("[", 20000), Parcel{}, "", 0, "not the answer that the dialect has: it has closed the connection in the middle of one: " + strings.Repeat("[", 64) + "... (20000 bytes)"},
 	}
 	for _, test := range tests {
 		c, peer, _ := connected(t)
@@ -159,7 +159,7 @@ func TestSend(t *testing.T) {
 		if got := message(err); got != test.err {
 			t.Errorf("%s to %q: send(%+v) = %q, want %q", test.dialect, test.peer, test.parcel, got, test.err)
 		}
-		if got, fds := said(t, peer); got != test.want || fds != test.fds {
+		if got, fds := heard(t, peer); got != test.want || fds != test.fds {
 			t.Errorf("%s to %q: sent %q with %d descriptors, want %q with %d", test.dialect, test.peer, got, fds, test.want, test.fds)
 		}
 		c.Close()
@@ -199,7 +199,7 @@ func TestReceive(t *testing.T) {
 		{"node", []part{{`{"cmd":"NODE_HANDLE","msg":2}` + "\n", 2}}, nil, nack, "not the answer that the dialect has: NODE_HANDLE with 2 descriptors, not one"},
 		{"node", []part{{"{}\n", 2}}, []part{{"{}", 2}}, "", "EOF"},
 		{"node", []part{{"x\n", 1}}, nil, "", "not the answer that the dialect has, it is no JSON: x"},
-		{"node", []part{{"{", 1}}, nil, "", "not the answer that the dialect has: the connection has ended in the middle of it: {"},
+		{"node", []part{{"{", 1}}, nil, "", "not the answer that the dialect has: it has closed the connection in the middle of one: {"},
 	}
 	for _, test := range tests {
 		c, peer, _ := connected(t)
@@ -229,7 +229,7 @@ func TestReceive(t *testing.T) {
 		if !slices.Equal(got, test.want) || message(err) != test.err {
 			t.Errorf("%s of %v: %v, then %q, want %v, then %q", test.dialect, test.parts, got, message(err), test.want, test.err)
 		}
-		if answer, _ := said(t, peer); answer != test.answer {
+		if answer, _ := heard(t, peer); answer != test.answer {
 			t.Errorf("%s of %v: answered %q, want %q", test.dialect, test.parts, answer, test.answer)
 		}
 		c.Close()
@@ -278,7 +278,7 @@ func TestLost(t *testing.T) {
 	if err := c.receiveNode(&m); !errors.Is(err, ErrAnswer) {
 		t.Errorf("receiveNode of the message whose descriptor is lost = %v, want ErrAnswer", err)
 	}
-	if got, _ := said(t, peer); got != nack {
+	if got, _ := heard(t, peer); got != nack {
 		t.Errorf("answered %q, want %q", got, nack)
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // imsg explains the messages of OpenBSD's imsg_init(3), which tmux, OpenSMTPD, OpenNTPD
-// and others have too. The types are each program's own, so fdkit speaks it not.
+// and others have too. The types are each program's own, so there is nothing to send or to receive.
 var imsg = &Dialect{
 	Name: "imsg", About: "OpenBSD's imsg_init(3): tmux, OpenSMTPD and others",
 	Decoder: func() Decoder { return &imsgDecoder{} },
@@ -19,9 +19,9 @@ const (
 	// of a message with it, in imsg.h.
 	imsgHeader = 16
 	imsgMost   = 16384
-	// A descriptor comes with the message: in the field flags of a header with 16 bits
-	// each for length and flags, until 2024; and since then in a length of 32 bits
-	// (IMSG_FD_MARK in imsg.c).
+	// Marks of a message with a descriptor. Up to OpenBSD 7.6 the header has 16 bits
+	// each for length and flags, IMSGF_HASFD in imsg.h; since then 32 bits of length,
+	// with IMSG_FD_MARK in imsg.c.
 	imsgHasFD  = 1
 	imsgFDMark = 1 << 31
 )
@@ -33,7 +33,7 @@ func (d *imsgDecoder) Decode(from Direction, data []byte, fds int) (lines []stri
 	for !s.isLost() && len(s.kept) >= imsgHeader {
 		length, hasFD := imsgLength(s.kept)
 		if length < imsgHeader {
-			return append(lines, s.lose("message of imsg", imsgHeader))
+			return append(lines, s.lose("no message of imsg"))
 		}
 		message, ok := s.take(length)
 		if !ok {
@@ -53,8 +53,8 @@ func (d *imsgDecoder) Decode(from Direction, data []byte, fds int) (lines []stri
 }
 
 // imsgLength returns the length of a message with its header, or 0 if there is no such
-// message, and whether a descriptor comes with it. It takes both headers. Up to MAX_IMSGSIZE,
-// which is the limit unless a program has raised it, none is valid as the other with
+// message, and whether a descriptor comes with it. It takes both headers: up to imsgMost,
+// which a program may raise in the new one only, none is valid as the other one with
 // another meaning.
 func imsgLength(header []byte) (length int, hasFD bool) {
 	short, flags := binary.NativeEndian.Uint16(header[4:]), binary.NativeEndian.Uint16(header[6:])

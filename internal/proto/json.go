@@ -21,7 +21,7 @@ func (c *Conn) readJSON() ([]byte, error) {
 	line, err := c.ReadLine('\n', lineLimit)
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, fmt.Errorf("%w: the connection has ended in the middle of it: %s", ErrAnswer, excerpt(c.read))
+		return nil, fmt.Errorf("%w: it has closed the connection in the middle of one: %s", ErrAnswer, excerpt(c.read))
 	case err != nil:
 		return nil, err
 	case !json.Valid(line):
@@ -34,7 +34,7 @@ func (c *Conn) readJSON() ([]byte, error) {
 func (c *Conn) answer() ([]byte, error) {
 	line, err := c.readJSON()
 	if err == io.EOF {
-		err = fmt.Errorf("%w: the connection has ended", ErrAnswer)
+		err = fmt.Errorf("%w: it has closed the connection", ErrAnswer)
 	}
 	return line, err
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"unicode/utf8"
@@ -111,9 +110,10 @@ func (c *Conn) sendNode(m nodeMessage, fds ...int) error {
 	return c.Send(append(line, '\n'), fds...)
 }
 
-// readNode reads a message. A value that has no cmd is the program's.
-func (c *Conn) readNode() (line []byte, m nodeMessage, err error) {
-	if line, err = c.readJSON(); err == nil {
+// readNode reads a message, a line of what read reads. One that has no cmd is the
+// program's.
+func (c *Conn) readNode(read func() ([]byte, error)) (line []byte, m nodeMessage, err error) {
+	if line, err = read(); err == nil {
 		_ = json.Unmarshal(line, &m)
 	}
 	return line, m, err
@@ -123,9 +123,7 @@ func (c *Conn) readNode() (line []byte, m nodeMessage, err error) {
 // over.
 func (c *Conn) acknowledged() error {
 	for {
-		switch _, m, err := c.readNode(); {
-		case err == io.EOF:
-			return fmt.Errorf("%w: the connection has ended", ErrAnswer)
+		switch _, m, err := c.readNode(c.answer); {
 		case err != nil:
 			return err
 		case m.Command == "NODE_HANDLE_ACK":
@@ -141,7 +139,7 @@ func (c *Conn) acknowledged() error {
 // without.
 func (c *Conn) receiveNode(m *scm.Message) error {
 	for {
-		line, message, err := c.readNode()
+		line, message, err := c.readNode(c.readJSON)
 		if err != nil {
 			return err
 		}

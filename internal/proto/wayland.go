@@ -39,7 +39,7 @@ func (d *waylandDecoder) Decode(from Direction, data []byte, fds int) (lines []s
 	for !s.isLost() && len(s.kept) >= waylandHeader {
 		size := int(binary.NativeEndian.Uint32(s.kept[4:]) >> 16)
 		if size < waylandHeader || size%4 != 0 {
-			return append(lines, s.lose("message of Wayland", waylandHeader))
+			return append(lines, s.lose("no message of Wayland"))
 		}
 		message, ok := s.take(size)
 		if !ok {
@@ -54,9 +54,9 @@ func (d *waylandDecoder) Decode(from Direction, data []byte, fds int) (lines []s
 func (d *waylandDecoder) message(from Direction, s *stream, message []byte) string {
 	id, opcode := binary.NativeEndian.Uint32(message), binary.NativeEndian.Uint32(message[4:])&0xffff
 	object := d.object(id)
-	known := waylandInterfaces[d.objects[id]].requests
+	known := waylandInterfaceOf(d.objects[id]).requests
 	if from == FromServer {
-		known = waylandInterfaces[d.objects[id]].events
+		known = waylandInterfaceOf(d.objects[id]).events
 	}
 	body := message[waylandHeader:]
 	if int(opcode) >= len(known) {
