@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fdkit/internal/fdinfo"
 	"fdkit/internal/fdtest"
 	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
@@ -298,4 +299,49 @@ func socket(t testing.TB, domain, typ int) int {
 	}
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	return fd
+}
+
+// Whatever a peer says, with a descriptor, it ends in an error that can be printed, and
+// nothing remains open.
+func FuzzPeer(f *testing.F) {
+	for _, text := range []string{"\x00", " ", "\x01", ack, nack, `{"cmd":"NODE_HANDLE","msg":[1]}` + "\n" + `{"cmd":5}` + "\n\"x\"\n", greeting + returned + event + returned, `{"error":{"desc":"x"}}` + "\n"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, said []byte) {
+		fdtest.NoLeaks(t)
+		file, _ := fdtest.Pipe(t)
+		for _, d := range All() {
+			var ended []error
+			for _, sends := range []bool{true, false} {
+				c, peer, _ := connected(t)
+				if len(said) > 0 && len(said) < 1<<14 {
+					say(t, peer, string(said), file.FD)
+				}
+				if err := unix.Shutdown(peer.FD, unix.SHUT_WR); err != nil {
+					t.Fatal(err)
+				}
+				if sends && d.Send != nil {
+					send, err := d.Send(c)
+					if err == nil {
+						err = send(Parcel{FDs: []int{file.FD}, Names: []string{"x"}})
+					}
+					ended = append(ended, err)
+				}
+				if !sends && d.Receive != nil {
+					next, err := d.Receive(c, Want{})
+					for m := (scm.Message{}); err == nil; m.Close() {
+						err = next(&m)
+					}
+					ended = append(ended, err)
+				}
+				c.Close()
+				peer.Close()
+			}
+			for _, err := range ended {
+				if text := message(err); text != fdinfo.Printable(text) && !strings.Contains(text, `\`) {
+					t.Errorf("%s: %q has what is not printable", d.Name, text)
+				}
+			}
+		}
+	})
 }
