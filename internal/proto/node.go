@@ -28,7 +28,7 @@ var node = &Dialect{
 	Send: func(c *Conn) (func(Parcel) error, error) {
 		return func(p Parcel) error {
 			if len(p.FDs) != 1 {
-				return fmt.Errorf("Node takes one descriptor at once, not %d", len(p.FDs))
+				return fmt.Errorf("a message to Node has one descriptor, not %d", len(p.FDs))
 			}
 			message := nodeMessage{Command: "NODE_HANDLE"}
 			var err error
@@ -57,7 +57,9 @@ type nodeMessage struct {
 	DatagramType string          `json:"dgramType,omitempty"`
 }
 
-func (m nodeMessage) own() bool { return strings.HasPrefix(m.Command, "NODE_") }
+func (m nodeMessage) own() bool {
+	return strings.HasPrefix(m.Command, "NODE_") && m.Command != "NODE_"
+}
 
 // nodeType returns what Node is to make of the descriptor. Of others than these it makes
 // nothing, or ends: LibuvStreamWrap::OnUvRead() in src/stream_wrap.cc, and
@@ -86,7 +88,7 @@ func nodeType(fd int) (typ, datagram string, err error) {
 	case socket == unix.SOCK_DGRAM && internet:
 		return "dgram.Socket", map[int]string{unix.AF_INET: "udp4", unix.AF_INET6: "udp6"}[domain], nil
 	}
-	return "", "", errors.New("Node takes stream sockets, UDP sockets and pipes, and this is none of them")
+	return "", "", errors.New("the descriptor is neither a stream socket nor a UDP socket nor a pipe, and Node takes no others")
 }
 
 // nodeText returns the payload as the message: JSON as it is, and other text as a string.
@@ -129,7 +131,7 @@ func (c *Conn) acknowledged() error {
 		case m.Command == "NODE_HANDLE_ACK":
 			return nil
 		case m.Command == "NODE_HANDLE_NACK":
-			return hint.Wrap(errors.New("Node has got no descriptor (NODE_HANDLE_NACK)"),
+			return hint.Wrap(errors.New("the descriptor has not come to Node (NODE_HANDLE_NACK)"),
 				"it may be out of descriptors; /proc/PID/limits has its Max open files")
 		}
 	}

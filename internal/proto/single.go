@@ -20,8 +20,8 @@ var openssh = single("openssh", "ssh with ProxyUseFdpass, ssh_config(5)", 0, "a 
 // takes one byte of any value.
 var utilLinux = single("util-linux", "fdsend and fdrecv of util-linux", ' ', "a descriptor")
 
-// single returns a dialect in which one byte with one descriptor is all that is sent on
-// a connection, and what it is meant to be.
+// single returns a dialect in which the byte b, or another one, with one descriptor is all
+// that is sent on a connection. What says, in a line, what that is.
 func single(name, about string, b byte, what string) *Dialect {
 	return &Dialect{
 		Name: name, About: about,

@@ -20,7 +20,9 @@ var wayland = &Dialect{
 }
 
 // waylandDecoder knows which interface an object has. Those of wl_registry.bind are in
-// the message; where others come from is known from waylandInterfaces only.
+// the message; where others come from is known from waylandInterfaces only. How many
+// descriptors messages have that are not known is not to be seen, so one of theirs may
+// count as one of a later message.
 type waylandDecoder struct {
 	streams
 	objects map[uint32]string
@@ -153,7 +155,7 @@ func (a *waylandArguments) next(t string) {
 		}
 	case "s":
 		b := a.bytes()
-		a.named = strings.Clone(strings.TrimRight(string(b[:min(len(b), waylandName)]), "\x00"))
+		a.named = strings.TrimRight(string(b[:min(len(b), waylandName)]), "\x00")
 		if text = "nil"; len(b) > 0 {
 			text = `"` + fdinfo.Printable(strings.TrimSuffix(string(b), "\x00")) + `"`
 		}
