@@ -21,8 +21,14 @@ func (d Description) JSON() []byte {
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(d) // cannot fail: no type of ours does, and NaN does not occur
-	out := make([]byte, 0, b.Len())
-	for _, r := range strings.TrimSuffix(b.String(), "\n") {
+	return PrintableJSON(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+}
+
+// PrintableJSON returns JSON text with what is not printable in it escaped, and bytes
+// that are no UTF-8 as U+FFFD.
+func PrintableJSON(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for _, r := range string(text) {
 		switch {
 		case r < 0x10000 && !unicode.IsPrint(r):
 			out = fmt.Appendf(out, `\u%04x`, r)

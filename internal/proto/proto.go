@@ -53,7 +53,17 @@ type Want struct {
 var ErrAnswer = errors.New("not the answer that the dialect has")
 
 // dialects are all there are, in the order in which they are listed.
-var dialects = []*Dialect{raw, fdkit, openssh}
+var dialects = []*Dialect{
+	raw,
+	fdkit,
+	openssh,
+	utilLinux,
+	python,
+	node,
+	qmp,
+	imsg,
+	wayland,
+}
 
 // All returns all dialects.
 func All() []*Dialect { return dialects }
