@@ -31,6 +31,9 @@ type Dialect struct {
 	// Payload and Names tell whether a parcel's are sent. What is not sent is not to
 	// be given.
 	Payload, Names bool
+	// CheckName returns an error for what cannot be a name, without the name in it. It
+	// is nil if names are those that LISTEN_FDNAMES can have, sd_listen_fds(3).
+	CheckName func(name string) error
 	// Asks tells whether Receive heeds what is wanted.
 	Asks bool
 }
@@ -53,7 +56,11 @@ type Want struct {
 var ErrAnswer = errors.New("not the answer that the dialect has")
 
 // dialects are all there are, in the order in which they are listed.
-var dialects = []*Dialect{raw, fdkit, openssh}
+var dialects = []*Dialect{
+	raw,
+	fdkit,
+	openssh,
+}
 
 // All returns all dialects.
 func All() []*Dialect { return dialects }
