@@ -7,6 +7,7 @@ package proto
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"fdkit/internal/hint"
@@ -55,11 +56,21 @@ type Want struct {
 // that the dialect does not have, or none.
 var ErrAnswer = errors.New("not the answer that the dialect has")
 
+// unanswered returns the error for an answer that has not come, or not whole, where
+// io.EOF would say that all is well.
+func unanswered(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it has closed the connection", ErrAnswer)
+	}
+	return err
+}
+
 // dialects are all there are, in the order in which they are listed.
 var dialects = []*Dialect{
 	raw,
 	fdkit,
 	openssh,
+	haproxy,
 }
 
 // All returns all dialects.
