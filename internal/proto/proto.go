@@ -71,6 +71,7 @@ var dialects = []*Dialect{
 	fdkit,
 	openssh,
 	haproxy,
+	s6,
 }
 
 // All returns all dialects.
