@@ -72,6 +72,7 @@ var dialects = []*Dialect{
 	openssh,
 	haproxy,
 	s6,
+	sdNotify,
 }
 
 // All returns all dialects.
