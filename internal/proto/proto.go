@@ -73,6 +73,7 @@ var dialects = []*Dialect{
 	haproxy,
 	s6,
 	sdNotify,
+	runc,
 }
 
 // All returns all dialects.
