@@ -99,5 +99,6 @@ func cutShort(b []byte) (text, rest []byte, ok bool) {
 	if len(b) == 0 || len(b) < 1+int(b[0]) {
 		return nil, b, false
 	}
-	return b[1 : 1+b[0]], b[1+int(b[0]):], true
+	end := 1 + int(b[0])
+	return b[1:end], b[end:], true
 }

@@ -14,18 +14,18 @@ import (
 
 type s6Decoder struct {
 	streams
-	asked []byte // the commands that are not answered yet
+	asked []byte // the letters of the commands that are not answered yet
 	dumps uint32 // messages of a dump that are yet to come
 }
 
-// s6Ahead is how many commands may be unanswered. More would be no client's.
-const s6Ahead = 1 << 16
+// s6Ahead is how many commands may be without an answer. Clients send one at a time.
+const s6Ahead = 1000
 
 func (d *s6Decoder) Decode(from Direction, data []byte, fds int) (lines []string) {
 	s := d.add(from, data, fds)
 	for !s.isLost() && len(s.kept) >= unixMessageHead {
 		size, n := cutUnixMessage(s.kept)
-		if size > decodeLimit {
+		if size > decodeLimit-unixMessageHead {
 			return append(lines, s.lose(fmt.Sprintf("a message of %d bytes", size)))
 		}
 		message, ok := s.take(unixMessageHead + size)
@@ -35,6 +35,9 @@ func (d *s6Decoder) Decode(from Direction, data []byte, fds int) (lines []string
 		body := message[unixMessageHead:]
 		line := ""
 		if from == FromClient {
+			if len(d.asked) == s6Ahead {
+				return append(lines, s.lose("commands without an answer: too many"))
+			}
 			line = d.command(body)
 		} else {
 			line = d.answer(body)
@@ -54,9 +57,7 @@ func (d *s6Decoder) command(body []byte) string {
 		return "an empty message"
 	}
 	letter, rest := body[0], body[1:]
-	if letter != '.' || len(d.asked) < s6Ahead {
-		d.asked = append(d.asked[max(0, len(d.asked)-s6Ahead):], letter)
-	}
+	d.asked = append(d.asked, letter)
 	named := func(verb string) (string, bool) {
 		name, end, ok := cutShort(rest)
 		return verb + " " + fdinfo.Printable(string(name)), ok && string(end) == "\x00"
@@ -117,6 +118,8 @@ func (d *s6Decoder) answer(body []byte) string {
 	switch {
 	case len(body) == 0:
 		return "an empty answer"
+	case letter == '.' && body[0] == byte(unix.EAGAIN):
+		return "done, more is to come"
 	case body[0] != 0:
 		return "no: " + unix.Errno(body[0]).Error()
 	case letter == 'L':
