@@ -171,9 +171,15 @@ func (s *sending) speak(q *fdsend.Queue, messages []outgoing, stop <-chan struct
 		<-stop
 		_, _ = q.Close()
 	}()
+	failed := func(err error) error {
+		if errors.Is(err, fdsend.ErrStopped) {
+			err = errUnanswered
+		}
+		return fmt.Errorf("dialect %s: %w", s.dialect.Name, err)
+	}
 	send, err := q.Speak(s.dialect.Name)
 	if err != nil {
-		return fmt.Errorf("dialect %s: %w", s.dialect.Name, err)
+		return failed(err)
 	}
 	names := s.payload.names
 	for _, m := range messages {
@@ -185,7 +191,7 @@ func (s *sending) speak(q *fdsend.Queue, messages []outgoing, stop <-chan struct
 			p.Names, names = names[:len(m.fds)], names[len(m.fds):]
 		}
 		if err := send(p); err != nil {
-			return fmt.Errorf("dialect %s: %w", s.dialect.Name, err)
+			return failed(err)
 		}
 	}
 	return nil
