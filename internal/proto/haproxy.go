@@ -38,7 +38,7 @@ const (
 
 func haproxyReceive(c *Conn, _ Want) (func(*scm.Message) error, error) {
 	if err := c.Send([]byte(haproxyQuestion + "\n")); err != nil {
-		return nil, err
+		return nil, unanswered(err)
 	}
 	b, err := c.ReadFull(4)
 	if errors.Is(err, io.EOF) {

@@ -59,7 +59,7 @@ var ErrAnswer = errors.New("not the answer that the dialect has")
 // unanswered returns the error for an answer that has not come, or not whole, where
 // io.EOF would say that all is well.
 func unanswered(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, scm.ErrGone) {
 		return fmt.Errorf("%w: it has closed the connection", ErrAnswer)
 	}
 	return err

@@ -188,12 +188,11 @@ func s6Dumped(body []byte) (names []string, ok bool) {
 // s6Command sends a command, and returns what its answer has after the first byte, and
 // its descriptors, of which there are to be n.
 func (c *Conn) s6Command(command []byte, n int, send ...int) (answer []byte, fds []int, err error) {
-	if err := c.sendUnixMessage(command, send...); err != nil {
-		return nil, nil, err
+	if err = c.sendUnixMessage(command, send...); err == nil {
+		answer, fds, err = c.receiveUnixMessage(s6Most)
 	}
-	answer, fds, err = c.receiveUnixMessage(s6Most)
 	switch {
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, scm.ErrGone):
 		return nil, nil, hint.Wrap(unanswered(err), "it may know nothing of this user: its access rules are s6-fdholderd -i or -x")
 	case err != nil:
 		return nil, nil, unanswered(err)
