@@ -43,7 +43,7 @@ func haproxyReceive(c *Conn, _ Want) (func(*scm.Message) error, error) {
 	b, err := c.ReadFull(4)
 	if errors.Is(err, io.EOF) {
 		return nil, hint.Wrap(unanswered(err),
-			"the line stats socket in HAProxy's configuration needs expose-fd listeners; and those that it has handed over it has no more")
+			"the line stats socket in HAProxy's configuration needs expose-fd listeners, and what a successor has taken over is no longer there")
 	} else if err != nil {
 		return nil, unanswered(err)
 	}
