@@ -75,7 +75,7 @@ func runBind(c *cli.Context) error {
 	if err != nil {
 		return addressError(err, operands)
 	}
-	if err := checkNames(b.names, len(b.addresses), "address", "addresses"); err != nil {
+	if err := checkNames(b.names, len(b.addresses), "address", "addresses", checkListenName); err != nil {
 		return err
 	}
 	if b.options, err = listenOptions(c, b.addresses); err != nil {

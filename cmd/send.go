@@ -237,9 +237,11 @@ func (s *sending) messages(fds []int) (all []outgoing, err error) {
 	}
 	first := 0
 	for some := range slices.Chunk(fds, size) {
-		payload, err := s.payload.of(first, some)
-		if err != nil {
-			return nil, err
+		var payload []byte
+		if s.dialect == nil || s.dialect.Name == "fdkit" { // others have no variables
+			if payload, err = s.payload.of(first, some); err != nil {
+				return nil, err
+			}
 		}
 		all = append(all, outgoing{payload, some})
 		first += len(some)

@@ -17,6 +17,8 @@ import (
 // Conn is a Unix socket over which a dialect is spoken. What waits ends with
 // interrupt.ErrStopped when the calls are stopped.
 type Conn struct {
+	calls *interrupt.Calls
+
 	FD   int
 	send *scm.Sender
 	recv *scm.Receiver
@@ -30,7 +32,7 @@ const receiveSize = 128 << 10
 
 // NewConn returns a Conn over the socket fd, which stays the caller's.
 func NewConn(fd int, calls *interrupt.Calls) *Conn {
-	return &Conn{FD: fd, send: scm.NewSender(fd, calls), recv: scm.NewReceiverSize(fd, calls, receiveSize)}
+	return &Conn{calls: calls, FD: fd, send: scm.NewSender(fd, calls), recv: scm.NewReceiverSize(fd, calls, receiveSize)}
 }
 
 // Send sends payload, which a stream need not keep together, and the descriptors with
