@@ -28,8 +28,8 @@ var ErrSpec = queue.ErrSpec
 var ErrStopped = interrupt.ErrStopped
 
 // LostError says that a message came without all of its descriptors
-// (MSG_CTRUNC, recvmsg(2)): this process was at its RLIMIT_NOFILE, or a security
-// module refused one. What did come has been closed.
+// (MSG_CTRUNC, recvmsg(2)): this process was at its RLIMIT_NOFILE, if it is Full, or a
+// security module refused one. What did come has been closed.
 type LostError = scm.LostError
 
 // Options say how a queue is opened. The zero value is good.
