@@ -80,7 +80,7 @@ var helpOption = completedOption{Names: []string{"help", "h"}, Usage: "show help
 // The beginnings of what listen.ParseAddress, internal/queue and parseSource take.
 var completionStarts = map[string][]string{
 	"address":    {"unix:", "tcp:", "tcp4:", "tcp6:", "fd:", "systemd:"},
-	"queue":      {"unix:", "unix-listen:", "unix-seqpacket:", "unix-dgram:", "fd:"},
+	"queue":      {"unix:", "unix-listen:", "unix-seqpacket:", "unix-seqpacket-listen:", "unix-dgram:", "fd:"},
 	"descriptor": {"r:", "w:", "a:", "rw:", "stdin", "stdout", "stderr"},
 }
 

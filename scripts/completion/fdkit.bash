@@ -44,7 +44,7 @@ _fdkit_kind() {
 _fdkit_reply() {
     local starts='' files=''
     case $1 in
-    queue) starts='unix: unix-listen: unix-seqpacket: unix-dgram: fd:' files=yes ;;
+    queue) starts='unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:' files=yes ;;
     address) starts='unix: tcp: tcp4: tcp6: fd: systemd:' ;;
     descriptor) starts='r: w: a: rw: stdin stdout stderr' ;;
     file) files=yes ;;
