@@ -96,7 +96,8 @@ func (q *Queue) Stop() { q.q.Calls.Stop() }
 // queue can have many.
 type Receiver struct {
 	receive func(*scm.Message) error
-	close   func() // nil: nothing is to be closed
+	close   func()                          // nil: nothing is to be closed
+	pending func() (bytes, descriptors int) // nil: messages come whole
 }
 
 // Receiver returns a new Receiver.
