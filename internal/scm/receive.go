@@ -133,9 +133,9 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 		m.Close()
 		return true, lost
 	}
-	// A message of zero bytes has its sender's credentials, if they are asked for; the
-	// end has none.
-	if n > 0 || len(m.FDs) > 0 || m.Sender != nil {
+	// A message of zero bytes has its sender's credentials, if they are asked for. The
+	// end has none, or of a stream those of process 0.
+	if n > 0 || len(m.FDs) > 0 || m.Sender != nil && m.Sender.PID != 0 {
 		return true, nil
 	}
 	// Nothing came: the end, or a message of zero bytes, which only the state
