@@ -110,9 +110,9 @@ func completedOperands(usageText string) (kind string, words []string) {
 	switch last := fields[len(fields)-1]; {
 	case slices.Contains(fields, "ADDRESS...") && slices.Contains(fields, "PROGRAM"):
 		return "addresses program", nil
-	case slices.Contains(fields, "[PROGRAM"):
+	case slices.Contains(fields, "[PROGRAM") && slices.Contains(fields, "ADDRESS"):
 		return "address program", nil
-	case slices.Contains(fields, "PROGRAM"):
+	case slices.Contains(fields, "PROGRAM"), slices.Contains(fields, "[PROGRAM"):
 		return "program", nil
 	case strings.HasPrefix(last, "ADDRESS"):
 		return "address", nil

@@ -20,7 +20,7 @@ function __fdkit_state
         case send
             set valued to env name payload payload-hex proto timeout wait mode owner log
         case recv
-            set valued from count name proto timeout wait mode owner log
+            set valued from count name proto timeout wait fd accept-env dialect mode owner log
         case recv-exec
             set valued from wait accept-env dialect mode owner fd log
         case pool
@@ -132,7 +132,7 @@ complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and 
 complete -c fdkit -n __fish_is_first_token -a bind -d 'bind addresses and become a server with the listening sockets, or send them'
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
 complete -c fdkit -n __fish_is_first_token -a send -d 'send open descriptors, files, or descriptors of another process'
-complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and tell what they are'
+complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and tell what they are, or become a program with them'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
@@ -264,19 +264,24 @@ complete -c fdkit -n '__fdkit_operand send; and string match -qr "^(r|w|a|rw):" 
 
 complete -c fdkit -n '__fdkit_at recv' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv' -l count -d 'end after N messages' -x
+complete -c fdkit -n '__fdkit_at recv' -l explain -d 'say in plain words what things mean, and what can go wrong with them'
+complete -c fdkit -n '__fdkit_at recv' -l json -d 'print an object of JSON for each message, with all that is known'
 complete -c fdkit -n '__fdkit_at recv' -l name -d 'ask for the descriptor NAME; in dialects in which one asks' -x
-complete -c fdkit -n '__fdkit_at recv' -l list -d 'ask for the names only'
+complete -c fdkit -n '__fdkit_at recv' -l list -d 'ask for the names only; in dialects in which one asks'
 complete -c fdkit -n '__fdkit_at recv' -l proto -d 'receive in dialect NAME' -x
-complete -c fdkit -n '__fdkit_at recv' -l timeout -d 'give up after TIME' -x
-complete -c fdkit -n '__fdkit_at recv' -l wait -d 'wait at most TIME for somebody else to make the queue or to listen' -x
+complete -c fdkit -n '__fdkit_at recv' -l timeout -d 'give up when all is not done after TIME' -x
+complete -c fdkit -n '__fdkit_at recv' -l wait -d 'wait at most TIME for somebody else to make the queue, to listen or to connect' -x
+complete -c fdkit -n '__fdkit_at recv' -l fd -d 'with PROGRAM: place the descriptors from N on, or each at one of N,N...' -x
+complete -c fdkit -n '__fdkit_at recv' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at recv' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at recv' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at recv' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
-complete -c fdkit -n '__fdkit_at recv' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at recv' -s v -d 'print all that is known of each descriptor; with PROGRAM: say what came'
 complete -c fdkit -n '__fdkit_at recv' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at recv' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at recv' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at recv' -l help -s h -d 'show help'
-complete -c fdkit -n '__fdkit_operand recv' -F
+complete -c fdkit -n '__fdkit_operand recv' -a '(__fdkit_program)'
 
 complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
