@@ -50,8 +50,8 @@ var aboutMessages = []remark[parcel]{
 	{func(p parcel) bool { return p.sender != nil && p.sender.PID != 0 && p.sender.Command == "" }, "sender: it has ended, so what it has sent is all that will come from it"},
 }
 
-// aboutPayloads is the same of the bytes in it. What other programs send was looked at in
-// their sources, and with recv itself.
+// aboutPayloads is the same of the bytes in it. What other programs send is seen with recv
+// itself in recv.txtar, or as fdkit-dialects(7) has it.
 var aboutPayloads = []remark[parcel]{
 	{func(p parcel) bool { return len(p.payload) == 0 }, "no bytes: recv(2) returns 0, which most programs take for the end of the connection"},
 	{isPayload("\x00"), "one NUL byte: as nc -F sends it to ssh with ProxyUseFdpass, Ruby's send_io, Perl's IO::FDPass, and fdkit send to unix:"},
