@@ -80,7 +80,7 @@ var helpOption = completedOption{Names: []string{"help", "h"}, Usage: "show help
 // The beginnings of what listen.ParseAddress, internal/queue and parseSource take.
 var completionStarts = map[string][]string{
 	"address":    {"unix:", "tcp:", "tcp4:", "tcp6:", "fd:", "systemd:"},
-	"queue":      {"unix:", "unix-listen:", "unix-seqpacket:", "unix-dgram:", "fd:"},
+	"queue":      {"unix:", "unix-listen:", "unix-seqpacket:", "unix-seqpacket-listen:", "unix-dgram:", "fd:"},
 	"descriptor": {"r:", "w:", "a:", "rw:", "stdin", "stdout", "stderr"},
 }
 
@@ -110,9 +110,9 @@ func completedOperands(usageText string) (kind string, words []string) {
 	switch last := fields[len(fields)-1]; {
 	case slices.Contains(fields, "ADDRESS...") && slices.Contains(fields, "PROGRAM"):
 		return "addresses program", nil
-	case slices.Contains(fields, "[PROGRAM"):
+	case slices.Contains(fields, "[PROGRAM") && slices.Contains(fields, "ADDRESS"):
 		return "address program", nil
-	case slices.Contains(fields, "PROGRAM"):
+	case slices.Contains(fields, "PROGRAM"), slices.Contains(fields, "[PROGRAM"):
 		return "program", nil
 	case strings.HasPrefix(last, "ADDRESS"):
 		return "address", nil

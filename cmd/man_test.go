@@ -531,6 +531,26 @@ fdkit pool --from /run/web.q ./new-handler & ask 127.0.0.1:8080`,
 	},
 
 	{
+		page: "fdkit-recv.1", blocks: []string{"fdkit recv --explain --from unix-listen:/run/in.sock"},
+		script: "run 1; await 'test -S /run/in.sock'; fdkit send --to unix:/run/in.sock r:/etc/passwd; wait $!; sed -n 's/, from.*//; s/ SIZE//; 1,2p' out1",
+		want:   "message 1: 1 byte, 1 descriptor\n    hex 00\n",
+	},
+	{
+		page: "fdkit-recv.1", blocks: []string{"fdkit recv --from unix-dgram:/run/notify.sock &"},
+		script: `printf '#!/bin/sh\nfdkit send --wait 10s --to unix-dgram:"$NOTIFY_SOCKET" --payload FDSTORE=1 r:/etc/passwd\n' >service; chmod +x service
+run 1; await 'grep file out1'; sed -n 's/, from.*//; 1,2p' out1`,
+		want: "message 1: 9 bytes, 1 descriptor\n    \"FDSTORE=1\"\n",
+	},
+	{
+		page: "fdkit-recv.1", needs: []string{"jq"}, blocks: []string{"fdkit send r:/etc/passwd r:/etc | fdkit recv --json |"},
+		script: "sh ./1", want: "/etc/passwd\n",
+	},
+	{
+		page: "fdkit-recv.1", blocks: []string{"fdkit send --name users r:/etc/passwd |"},
+		script: "test \"$(sh ./1)\" = \"users: $(head -n 1 /etc/passwd)\"; echo same", want: "same\n",
+	},
+
+	{
 		page: "fdkit-recv-exec.1", blocks: []string{"fdkit listen :9000 | fdkit recv-exec cat"},
 		script: "run 1; ask 127.0.0.1:9000; wait $!", want: "hello\n",
 	},

@@ -102,7 +102,7 @@ func payloadOf(c *cli.Context, n int) (p payload, err error) {
 // of fdkit.
 func isForeign(to string) bool {
 	kind, _, prefixed := strings.Cut(to, ":")
-	return prefixed && slices.Contains([]string{"unix", "unix-listen", "unix-seqpacket", "unix-dgram"}, kind)
+	return prefixed && slices.Contains([]string{"unix", "unix-listen", "unix-seqpacket", "unix-seqpacket-listen", "unix-dgram"}, kind)
 }
 
 // of returns the payload for the descriptors from the first-th on.

@@ -87,10 +87,12 @@ func (r *receiver) open(signals <-chan os.Signal) (q *fdrecv.Queue, sig os.Signa
 	return q, sig, err
 }
 
-// close gives up the queue, and says what is lost with it.
-func (r *receiver) close(q *fdrecv.Queue) {
+func (r *receiver) close(q *fdrecv.Queue) { closeQueue(r.log, q) }
+
+// closeQueue gives up the queue, and says what is lost with it.
+func closeQueue(log logger, q *fdrecv.Queue) {
 	if lost, _ := q.Close(); lost > 0 {
-		r.log.event(isError, "closed", "nobody else holds the queue: closed "+count(lost, "connection that was", "connections that were")+" in it",
+		log.event(isError, "closed", "nobody else holds the queue: closed "+count(lost, "connection that was", "connections that were")+" in it",
 			slog.Int("connections", lost))
 	}
 }

@@ -19,12 +19,13 @@ import (
 func openForeign(kind, path string, o opening, sending bool) (*Queue, error) {
 	types := map[string]int{
 		"unix": unix.SOCK_STREAM, "unix-listen": unix.SOCK_STREAM,
-		"unix-seqpacket": unix.SOCK_SEQPACKET, "unix-dgram": unix.SOCK_DGRAM,
+		"unix-seqpacket": unix.SOCK_SEQPACKET, "unix-seqpacket-listen": unix.SOCK_SEQPACKET,
+		"unix-dgram": unix.SOCK_DGRAM,
 	}
 	typ, known := types[kind]
 	if !known {
 		return nil, specError{hint.Wrap(fmt.Errorf("there is no kind of queue %q", kind),
-			"a queue is /PATH, ./PATH, @NAME, unix:PATH, unix-listen:PATH, unix-seqpacket:PATH, unix-dgram:PATH or fd:N")}
+			"a queue is /PATH, ./PATH, @NAME, unix:PATH, unix-listen:PATH, unix-seqpacket:PATH, unix-seqpacket-listen:PATH, unix-dgram:PATH or fd:N")}
 	}
 	if err := unixpath.Check(path); err != nil {
 		return nil, specError{err}
@@ -32,8 +33,8 @@ func openForeign(kind, path string, o opening, sending bool) (*Queue, error) {
 	var fd int
 	var err error
 	switch {
-	case kind == "unix-listen":
-		fd, err = acceptOne(path, o)
+	case kind == "unix-listen", kind == "unix-seqpacket-listen":
+		fd, err = acceptOne(path, typ, o)
 	case kind == "unix-dgram" && !sending:
 		return receiveDatagrams(path, o)
 	default:
@@ -82,9 +83,9 @@ func connect(path string, typ int) (int, error) {
 	return fd, nil
 }
 
-// acceptOne binds path and waits for one program to connect.
-func acceptOne(path string, o opening) (int, error) {
-	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// acceptOne binds path to a socket of that type and waits for one program to connect.
+func acceptOne(path string, typ int, o opening) (int, error) {
+	listener, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}

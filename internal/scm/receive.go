@@ -122,17 +122,20 @@ func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
 }
 
 // take turns what recvmsg has stored into m. It returns false for an empty
-// message, which is to be passed over.
+// message without credentials, which is to be passed over.
 func (r *Receiver) take(m *Message, n int) (bool, error) {
 	m.Payload, m.FDs, m.Names, m.Sender = r.payload[:n], r.fds[:0], nil, nil
 	m.Cut = r.header.Flags&unix.MSG_TRUNC != 0
 	r.ancillary(m)
 	if r.header.Flags&unix.MSG_CTRUNC != 0 {
-		lost := &LostError{Came: len(m.FDs)}
+		// Before what came is closed, which makes room.
+		lost := &LostError{Came: len(m.FDs), Full: r.full()}
 		m.Close()
 		return true, lost
 	}
-	if n > 0 || len(m.FDs) > 0 {
+	// A message of zero bytes has its sender's credentials, if they are asked for. The
+	// end has none, or of a stream those of process 0.
+	if n > 0 || len(m.FDs) > 0 || m.Sender != nil && m.Sender.PID != 0 {
 		return true, nil
 	}
 	// Nothing came: the end, or a message of zero bytes, which only the state
@@ -146,6 +149,16 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 		return false, nil
 	}
 	return true, io.EOF
+}
+
+// full tells whether this process can open no further descriptor.
+func (r *Receiver) full() bool {
+	fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	_ = unix.Close(fd)
+	return false
 }
 
 // ancillary stores in m what the control messages have.

@@ -224,6 +224,29 @@ func TestZeroLength(t *testing.T) {
 			t.Errorf("Receive() after the last message = %v, want io.EOF", err)
 		}
 	})
+	// Then it is known to be one.
+	t.Run("with credentials", func(t *testing.T) {
+		for _, typ := range []int{unix.SOCK_SEQPACKET, unix.SOCK_DGRAM, unix.SOCK_STREAM} {
+			q := newQueue(t, typ)
+			if err := scm.PassCredentials(q.receive.FD); err != nil {
+				t.Fatal(err)
+			}
+			if typ != unix.SOCK_STREAM { // which has no such messages
+				naive(t, q.send.FD, "")
+				q.mustReceive(t, "", q.send.FD, 0)
+				if got := q.message.Sender; got == nil || got.PID != os.Getpid() {
+					t.Errorf("Receive() has sender %v, want process %d", got, os.Getpid())
+				}
+			}
+			if typ == unix.SOCK_DGRAM {
+				continue // has no end
+			}
+			q.send.Close()
+			if err := q.receiver.Receive(&q.message); err != io.EOF {
+				t.Errorf("Receive() after the last message = %v, want io.EOF", err)
+			}
+		}
+	})
 	t.Run("without waiting", func(t *testing.T) {
 		q := newQueue(t, unix.SOCK_SEQPACKET)
 		naive(t, q.send.FD, "")
@@ -316,8 +339,8 @@ func TestLost(t *testing.T) {
 			err := q.receiver.Receive(&q.message)
 			restore()
 			lost, ok := errors.AsType[*scm.LostError](err)
-			if !ok || lost.Came != test.room {
-				t.Errorf("Receive() of %d descriptors with room for %d = %v, want a LostError with Came = %[2]d", test.sent, test.room, err)
+			if !ok || lost.Came != test.room || !lost.Full {
+				t.Errorf("Receive() of %d descriptors with room for %d = %v, want a LostError with Came = %[2]d that is Full", test.sent, test.room, err)
 			}
 			if len(q.message.FDs) != 0 {
 				t.Errorf("the message has descriptors %v, want none", q.message.FDs)

@@ -20,7 +20,7 @@ function __fdkit_state
         case send
             set valued to env name payload payload-hex proto timeout wait mode owner log
         case recv
-            set valued from count name proto timeout wait mode owner log
+            set valued from count name proto timeout wait fd accept-env dialect mode owner log
         case recv-exec
             set valued from wait accept-env dialect mode owner fd log
         case pool
@@ -132,14 +132,14 @@ complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and 
 complete -c fdkit -n __fish_is_first_token -a bind -d 'bind addresses and become a server with the listening sockets, or send them'
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
 complete -c fdkit -n __fish_is_first_token -a send -d 'send open descriptors, files, or descriptors of another process'
-complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and tell what they are'
+complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and tell what they are, or become a program with them'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
 complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
-complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at listen' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
@@ -192,7 +192,7 @@ complete -c fdkit -n '__fdkit_at listen' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
 
-complete -c fdkit -n '__fdkit_at bind' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at bind' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at bind' -l name -d 'call the sockets of the next ADDRESS NAME; one for each ADDRESS, in order' -x
 complete -c fdkit -n '__fdkit_at bind' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at bind' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
@@ -226,7 +226,7 @@ complete -c fdkit -n '__fdkit_address bind' -a 'unix: tcp: tcp4: tcp6: fd: syste
 complete -c fdkit -n '__fdkit_address bind; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_addressed bind' -a '(__fdkit_after_addresses bind)'
 
-complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at connect' -l fd -d 'with PROGRAM: place the connection at N[,N...] instead of 6,7' -x
 complete -c fdkit -n '__fdkit_at connect' -l dialect -d 'also describe the connection as NAME[,NAME...] does: ncat, tcp6 or ucspi' -x
 complete -c fdkit -n '__fdkit_at connect' -l timeout -d 'give up after TIME' -x
@@ -243,7 +243,7 @@ complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: 
 complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect first' -a '(__fdkit_program 3)'
 
-complete -c fdkit -n '__fdkit_at send' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at send' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at send' -l each -d 'send each descriptor as a message of its own'
 complete -c fdkit -n '__fdkit_at send' -l env -d 'send the variable NAME=VALUE along' -x
 complete -c fdkit -n '__fdkit_at send' -l name -d 'call the next descriptor NAME; one for each, in order' -x
@@ -262,23 +262,28 @@ complete -c fdkit -n '__fdkit_at send' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand send' -a 'r: w: a: rw: stdin stdout stderr'
 complete -c fdkit -n '__fdkit_operand send; and string match -qr "^(r|w|a|rw):" -- (commandline -ct)' -F
 
-complete -c fdkit -n '__fdkit_at recv' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at recv' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv' -l count -d 'end after N messages' -x
+complete -c fdkit -n '__fdkit_at recv' -l explain -d 'say in plain words what things mean, and what can go wrong with them'
+complete -c fdkit -n '__fdkit_at recv' -l json -d 'print an object of JSON for each message, with all that is known'
 complete -c fdkit -n '__fdkit_at recv' -l name -d 'ask for the descriptor NAME; in dialects in which one asks' -x
-complete -c fdkit -n '__fdkit_at recv' -l list -d 'ask for the names only'
+complete -c fdkit -n '__fdkit_at recv' -l list -d 'ask for the names only; in dialects in which one asks'
 complete -c fdkit -n '__fdkit_at recv' -l proto -d 'receive in dialect NAME' -x
-complete -c fdkit -n '__fdkit_at recv' -l timeout -d 'give up after TIME' -x
-complete -c fdkit -n '__fdkit_at recv' -l wait -d 'wait at most TIME for somebody else to make the queue or to listen' -x
+complete -c fdkit -n '__fdkit_at recv' -l timeout -d 'give up when all is not done after TIME' -x
+complete -c fdkit -n '__fdkit_at recv' -l wait -d 'wait at most TIME for somebody else to make the queue, to listen or to connect' -x
+complete -c fdkit -n '__fdkit_at recv' -l fd -d 'with PROGRAM: place the descriptors from N on, or each at one of N,N...' -x
+complete -c fdkit -n '__fdkit_at recv' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at recv' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at recv' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at recv' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
-complete -c fdkit -n '__fdkit_at recv' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at recv' -s v -d 'print all that is known of each descriptor; with PROGRAM: say what came'
 complete -c fdkit -n '__fdkit_at recv' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at recv' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at recv' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at recv' -l help -s h -d 'show help'
-complete -c fdkit -n '__fdkit_operand recv' -F
+complete -c fdkit -n '__fdkit_operand recv' -a '(__fdkit_program)'
 
-complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
@@ -290,7 +295,7 @@ complete -c fdkit -n '__fdkit_at recv-exec' -l log -d 'write the log as FORMAT: 
 complete -c fdkit -n '__fdkit_at recv-exec' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand recv-exec' -a '(__fdkit_program)'
 
-complete -c fdkit -n '__fdkit_at pool' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at pool' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at pool' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at pool' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at pool' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
