@@ -34,6 +34,9 @@ func (a *answer) fill(found holders.Found) {
 	if a.peer != nil && a.peer.Inode != 0 {
 		a.others = found.Holders[a.first+1]
 	}
+	if a.subject.unsure && a.holders == nil {
+		a.subject.what = fdinfo.Description{}
+	}
 	if a.subject.Descriptor == nil && a.subject.Link != "" {
 		a.describe()
 	}
@@ -73,7 +76,7 @@ func asText(out *bufio.Writer, a answer) {
 		fmt.Fprintln(out, a.line(h, a.subject.Descriptor != nil))
 	}
 	if len(a.holders) == 0 {
-		fmt.Fprintln(out, "    nobody holds it")
+		fmt.Fprintln(out, a.nobody(a.subject.Descriptor != nil))
 	}
 	switch {
 	case a.peer == nil:
@@ -85,9 +88,21 @@ func asText(out *bufio.Writer, a answer) {
 			fmt.Fprintln(out, a.line(h, false))
 		}
 		if len(a.others) == 0 {
-			fmt.Fprintln(out, "    nobody holds it")
+			fmt.Fprintln(out, a.nobody(false))
 		}
 	}
+}
+
+// nobody stands where no holders are. This process is none, though it may have the thing.
+func (a *answer) nobody(compared bool) string {
+	text := "    nobody"
+	if compared && a.subject.what.PID == 0 {
+		text += " else"
+	}
+	if a.found.Processes+a.found.Queues > 0 {
+		text += " that can be seen"
+	}
+	return text + " holds it"
 }
 
 // line is a holder in a line: process, user, command, where, access, which open file
