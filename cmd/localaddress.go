@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"fdkit/internal/fdinfo"
 	"fdkit/internal/hint"
 	"fdkit/listen"
@@ -144,7 +142,7 @@ func (l localAddress) find(pid int) (fd int, err error) {
 	case 1:
 		return best[0].FD, nil
 	case 0:
-		return -1, hint.Wrap(fmt.Errorf("process %d has no socket that listens there: %w", pid, unix.ENOENT),
+		return -1, hint.Wrap(fmt.Errorf("process %d has no socket that listens there", pid),
 			fmt.Sprintf("fdkit inspect %d: shows what it has, fdkit who %s who listens there", pid, l.text))
 	}
 	return -1, hint.Wrap(fmt.Errorf("process %d has %d sockets that listen there", pid, len(best)),

@@ -116,7 +116,7 @@ func (w *who) answer(stop <-chan struct{}) error {
 	}
 	found, err := holders.Find(things, stop)
 	if err != nil {
-		return fmt.Errorf("cannot look for processes: %w", err)
+		return fmt.Errorf("cannot look at all processes: %w", explainFiles(err))
 	}
 	select {
 	case <-stop:

@@ -17,7 +17,7 @@ func (s *search) elsewhere(pid int, dir string) (failed error) {
 	for name, place := range map[string]Place{"exe": Executable, "cwd": Directory, "root": Root} {
 		link, err := os.Readlink(dir + "/" + name)
 		if err != nil {
-			failed = cmp.Or(failed, denied(err))
+			failed = cmp.Or(failed, serious(err))
 			continue
 		}
 		for _, i := range s.are(link, dir+"/"+name) {
@@ -27,7 +27,7 @@ func (s *search) elsewhere(pid int, dir string) (failed error) {
 	}
 	text, err := os.ReadFile(dir + "/maps")
 	if err != nil {
-		return cmp.Or(failed, denied(err))
+		return cmp.Or(failed, serious(err))
 	}
 	access := map[int]string{} // of all parts together
 	for line := range strings.Lines(string(text)) {

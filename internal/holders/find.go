@@ -89,7 +89,13 @@ func Find(things []Thing, stop <-chan struct{}) (Found, error) {
 		if isClosed(stop) {
 			break
 		}
-		if pid != os.Getpid() && errors.Is(s.process(pid), fs.ErrPermission) && !isEmpty(pid) {
+		if pid == os.Getpid() {
+			continue
+		}
+		switch err := s.process(pid); {
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+			return Found{}, err
+		case errors.Is(err, fs.ErrPermission) && !isEmpty(pid):
 			s.found.Processes++
 		}
 	}
@@ -164,7 +170,7 @@ func (s *search) close() {
 	}
 }
 
-// process looks at a process. Its error is fs.ErrPermission if not all could be seen.
+// process looks at a process. Its error says why not all could be seen.
 func (s *search) process(pid int) error {
 	dir := "/proc/" + strconv.Itoa(pid)
 	fds, failed := numbers(dir + "/fd")
@@ -172,14 +178,15 @@ func (s *search) process(pid int) error {
 		d := Descriptor{pid, fd}
 		link, err := os.Readlink(d.path())
 		if err != nil {
-			failed = cmp.Or(failed, denied(err))
+			failed = cmp.Or(failed, serious(err))
 			continue
 		}
 		if strings.HasPrefix(link, "socket:") {
 			s.queue(link, d)
 		}
 		for _, i := range s.are(link, d.path()) {
-			if g, err := fdinfo.GlanceAt(pid, fd); err == nil {
+			g, err := fdinfo.GlanceAt(pid, fd)
+			if failed = cmp.Or(failed, serious(err)); err == nil {
 				s.wanted[i].add(Holder{PID: pid, Place: AtDescriptor, FD: fd, Access: g.Access, CloseOnExec: g.CloseOnExec}, d)
 			}
 		}
@@ -190,11 +197,12 @@ func (s *search) process(pid int) error {
 	return cmp.Or(failed, s.elsewhere(pid, dir))
 }
 
-func denied(err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return err
+// serious returns no error of what is gone.
+func serious(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return nil
 	}
-	return nil // it is gone
+	return err
 }
 
 // are returns which of the wanted things are behind a link of /proc.
@@ -213,7 +221,7 @@ func (s *search) are(link, path string) []int {
 func numbers(dir string) (all []int, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil, err
+		return nil, serious(err)
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
@@ -223,7 +231,7 @@ func numbers(dir string) (all []int, err error) {
 		}
 	}
 	slices.Sort(all)
-	return all, err
+	return all, serious(err)
 }
 
 func (d Descriptor) path() string {

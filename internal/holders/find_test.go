@@ -4,6 +4,7 @@ package holders
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -364,7 +365,12 @@ func TestFindFewFiles(t *testing.T) {
 	send(t, in.FD, "one", r.FD, r.FD, r.FD)
 	a := holder(t, []int{out.FD, r.FD})
 	th := thing(t, os.Getpid(), r.FD)
-	restore := fdtest.FewFiles(t, 3) // a directory of /proc, and two more
+	restore := fdtest.FewFiles(t, 0)
+	if found, err := Find([]Thing{th}, nil); !errors.Is(err, unix.EMFILE) {
+		t.Errorf("Find = %+v, %v; want that there are too many open files", found, err)
+	}
+	restore()
+	restore = fdtest.FewFiles(t, 3) // a directory of /proc, and two more
 	found, err := Find([]Thing{th}, nil)
 	restore()
 	if err != nil || found.Queues == 0 {
