@@ -66,8 +66,7 @@ func parseRemote(text string, pid int, after string) (source, error) {
 		return source{text: text, fd: fd, pid: pid}, nil
 	}
 	if pid == 0 || !isPath(after) && !strings.ContainsAny(after, ":@") {
-		return source{}, usageHint("of process 4711, 4711:3 is descriptor 3, and 4711::8080 the socket that listens at port 8080",
-			"descriptor %s: it is no PID:FD", text)
+		return source{}, usageHint("of process 4711, 4711:3 is descriptor 3", "descriptor %s: it is no PID:FD", text)
 	}
 	at, err := parseLocalAddress(after)
 	return source{text: text, pid: pid, at: &at}, err

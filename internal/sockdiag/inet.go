@@ -30,9 +30,10 @@ type socketID struct {
 
 // inetRequest is struct inet_diag_req_v2.
 type inetRequest struct {
-	family, protocol, ext, pad uint8
-	states                     uint32
-	id                         socketID
+	family, protocol uint8
+	_                [2]uint8 // idiag_ext, pad
+	states           uint32
+	_                socketID // of which ports could be asked for
 }
 
 // inetAnswer is struct inet_diag_msg.

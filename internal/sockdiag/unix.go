@@ -24,12 +24,12 @@ type Unix struct {
 
 // unixRequest is struct unix_diag_req, linux/unix_diag.h.
 type unixRequest struct {
-	family, protocol uint8
-	pad              uint16
-	states           uint32
-	inode            uint32
-	show             uint32
-	cookie           [2]uint32
+	family uint8
+	_      [3]uint8 // sdiag_protocol, pad
+	states uint32
+	inode  uint32
+	show   uint32
+	cookie [2]uint32
 }
 
 // unixAnswer is struct unix_diag_msg.
