@@ -694,6 +694,56 @@ print(mine.makefile().read())' | grep -E 'GEO|OTHER|LD_PRELOAD'`,
 	},
 
 	{
+		page: "fdkit-grab.1", blocks: []string{`kill -STOP "$(cat pid)"`},
+		script: `printf 'one\ntwo\n' >in; sleep 100 <in & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'
+sh ./1; fdkit grab "$(cat pid):0" cat`,
+		want: "one\ntwo\n",
+	},
+	{
+		page: "fdkit-grab.1", blocks: []string{`fdkit grab "$(cat pid):5" sh -c 'cat /proc/self/fd/0 >saved'`},
+		script: `echo hello >in; sleep 100 5<in & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'
+rm in; sh ./1; cat saved`,
+		want: "hello\n",
+	},
+	{
+		page: "fdkit-grab.1", blocks: []string{`fdkit grab "$(cat pid):stderr" echo 'the disk was full until now'`},
+		script: `sleep 100 2>log & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'; sh ./1; cat log`,
+		want:   "the disk was full until now\n",
+	},
+	{
+		page: "fdkit-grab.1", blocks: []string{`fdkit grab "$(cat old.pid)::8080" sh -c '`},
+		script: `fdkit serve 127.0.0.1:8080 ./old-handler & echo $! >old.pid; ask 127.0.0.1:8080
+run 1; wait $(cat old.pid) || true; ask 127.0.0.1:8080`,
+		want: "old: hello\nnew: hello\n",
+	},
+
+	{
+		page: "fdkit-who.1", blocks: []string{"fdkit who :8080"},
+		script: `fdkit bind 127.0.0.1:8080 sleep 100 & pid=$!; await 'grep -q sleep /proc/'$pid'/comm'
+. ./1 2>/dev/null | sed -E "s/^ +$pid .* (sleep.*)/\1/; s/ +/ /g; s/, backlog.*//"`,
+		want: ":8080: tcp listening at 127.0.0.1:8080\nsleep 3 rw #1\n",
+	},
+	{
+		page: "fdkit-who.1", blocks: []string{`fdkit who "$(cat server.pid):3"`},
+		script: `fdkit bind 127.0.0.1:8080 sh -c 'sleep 100 & echo $$ >server.pid; wait' & await 'test -s server.pid'
+await '. ./1 2>/dev/null | grep -c same | grep 2'; . ./1 2>/dev/null | grep -c ' 3  *rw  *same'`,
+		want: "2\n",
+	},
+	{
+		page: "fdkit-who.1", blocks: []string{`fdkit who --json "$(cat reader.pid):0" |`}, needs: []string{"jq"},
+		script: `mkfifo fifo; sleep 100 <fifo & echo $! >reader.pid; sleep 200 >fifo & echo $! >writer.pid
+await 'grep -q sleep /proc/$(cat reader.pid)/comm'; await 'grep -q sleep /proc/$(cat writer.pid)/comm'
+sh ./1 2>/dev/null >got; test "$(cat got)" = "$(cat writer.pid) sleep"; echo writer`,
+		want: "writer\n",
+	},
+	{
+		page: "fdkit-who.1", blocks: []string{"fdkit who /var/log/web.log.1"},
+		script: `mount -t tmpfs tmpfs /var/log; sleep 100 >/var/log/web.log & pid=$!; await 'grep -q sleep /proc/'$pid'/comm'
+mv /var/log/web.log /var/log/web.log.1; . ./1 2>/dev/null | grep -c "^ *$pid .* 1 *w *#1"`,
+		want: "1\n",
+	},
+
+	{
 		page: "fdkit-inspect.1", blocks: []string{"fdkit inspect 3</etc/passwd 4>>log"},
 		script: `. ./1 | sed -nE 's/^([34]) +(r|w) +file +[^ ]*\/([a-z]+), .*bytes, at 0/\1 \2 \3/p'`,
 		want:   "3 r passwd\n4 w log [append]\n",

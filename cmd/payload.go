@@ -90,12 +90,17 @@ func payloadOf(c *cli.Context, n int) (p payload, err error) {
 	default:
 		return p, nil
 	}
-	if p.fixed == nil && p.vars == nil && p.names == nil && isForeign(c.String("to")) {
+	return p.to(c.String("to")), nil
+}
+
+// to returns the payload for a queue: where nothing is said, one for a foreign program.
+func (p payload) to(queue string) payload {
+	if p.fixed == nil && p.vars == nil && p.names == nil && isForeign(queue) {
 		// What follows the byte would remain in a stream, where a program that knows
 		// nothing of variables takes it for data.
 		p.fixed = []byte{0}
 	}
-	return p, nil
+	return p
 }
 
 // isForeign tells whether the queue is a socket of a program that may know nothing

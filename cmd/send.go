@@ -47,6 +47,7 @@ type sending struct {
 	payload payload
 	dialect *proto.Dialect // nil: of fdkit, or whatever is told to
 	timeout time.Duration  // negative: none
+	wait    time.Duration  // for somebody else to make the queue, as waitOf has it
 	awaited string         // what is not open yet; "": all is
 }
 
@@ -55,6 +56,11 @@ func runSend(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.send(c)
+}
+
+// send does it, unless a signal comes.
+func (s *sending) send(c *cli.Context) (err error) {
 	// From here on the signals are ours: none may leave a socket file behind.
 	signals := endings()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -98,7 +104,7 @@ func sendingOf(c *cli.Context) (*sending, error) {
 	if err := refuseOptions(operands, "descriptor"); err != nil {
 		return nil, err
 	}
-	s := &sending{log: loggerOf(c), each: c.Bool("each"), dialect: protoOf(c), timeout: durationOf(c, "timeout")}
+	s := &sending{log: loggerOf(c), each: c.Bool("each"), dialect: protoOf(c), timeout: durationOf(c, "timeout"), wait: waitOf(c)}
 	for _, operand := range operands {
 		source, err := parseSource(operand)
 		if err == nil {
@@ -143,7 +149,7 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 		to = "stdout"
 	}
 	s.awaited = "queue " + to
-	q, err := openOutput(c, s.log, waitOf(c), stop)
+	q, err := openOutput(c, s.log, s.wait, stop)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ function __fdkit_state
             set valued from wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
         case serve
             set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
+        case grab
+            set valued to fd name mode owner log
     end
     set -l where options
     while set -q words[1]
@@ -136,7 +138,9 @@ complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and t
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
+complete -c fdkit -n __fish_is_first_token -a grab -d 'become a program with copies of another process\'s descriptors, or send them'
 complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
+complete -c fdkit -n __fish_is_first_token -a who -d 'tell which processes hold an open socket, pipe or file'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
@@ -395,10 +399,27 @@ complete -c fdkit -n '__fdkit_address serve' -a 'unix: tcp: tcp4: tcp6: fd: syst
 complete -c fdkit -n '__fdkit_address serve; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_addressed serve' -a '(__fdkit_after_addresses serve)'
 
+complete -c fdkit -n '__fdkit_at grab' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at grab' -l fd -d 'place the descriptor at N[,N...], or each of several at its own N' -x
+complete -c fdkit -n '__fdkit_at grab' -l name -d 'call the next descriptor NAME; one for each, in order' -x
+complete -c fdkit -n '__fdkit_at grab' -l blocking -d 'clear O_NONBLOCK, for the other process too'
+complete -c fdkit -n '__fdkit_at grab' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at grab' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at grab' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at grab' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at grab' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at grab' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at grab' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand grab' -a '(__fdkit_program)'
+
 complete -c fdkit -n '__fdkit_at inspect' -l json -d 'print an object of JSON for each descriptor, with all that is known'
 complete -c fdkit -n '__fdkit_at inspect' -s v -d 'print all that is known, a line for each fact'
 complete -c fdkit -n '__fdkit_at inspect' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand inspect' -a '(__fish_complete_pids)'
+
+complete -c fdkit -n '__fdkit_at who' -l json -d 'print an object of JSON for each thing that is held'
+complete -c fdkit -n '__fdkit_at who' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand who' -a '(__fish_complete_pids)'
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
