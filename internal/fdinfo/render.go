@@ -13,14 +13,18 @@ import (
 	"unicode/utf8"
 )
 
-// JSON returns the description as one line of JSON, without a line end. Whatever is in
-// names, it is printable: other characters are escaped, and bytes that are no UTF-8
-// are U+FFFD.
-func (d Description) JSON() []byte {
+// JSON returns the description as one line of JSON, without a line end, as the function
+// JSON does.
+func (d Description) JSON() []byte { return JSON(d) }
+
+// JSON returns a value of a type that has Descriptions in it as one line of JSON, without
+// a line end. Whatever is in names, it is printable: other characters are escaped, and
+// bytes that are no UTF-8 are U+FFFD.
+func JSON(value any) []byte {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(d) // cannot fail: no type of ours does, and NaN does not occur
+	_ = encoder.Encode(value) // cannot fail: no type of ours does, and NaN does not occur
 	out := make([]byte, 0, b.Len())
 	for _, r := range strings.TrimSuffix(b.String(), "\n") {
 		switch {
