@@ -26,6 +26,7 @@ func New(version string) *cli.App {
 			leaf(listenCommand()),
 			leaf(bindCommand()),
 			leaf(connectCommand()),
+			leaf(drainCommand()),
 			leaf(sendCommand()),
 			leaf(recvCommand()),
 			leaf(recvExecCommand()),
