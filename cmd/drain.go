@@ -122,6 +122,12 @@ func drainingOf(c *cli.Context) (*draining, error) {
 // run moves the messages, and returns when they have been received, or are safe with
 // others, or stop is closed.
 func (d *draining) run(c *cli.Context, stop <-chan struct{}) error {
+	// First where to: who takes part in a named queue may be all that keeps it.
+	to, err := openOutput(c, d.log, waitOf(c), stop)
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = to.Close() }()
 	from, err := d.open(c, stop)
 	if err != nil {
 		return err
@@ -132,10 +138,6 @@ func (d *draining) run(c *cli.Context, stop <-chan struct{}) error {
 				slog.Int("messages", left))
 		}
 	}()
-	to, err := openOutput(c, d.log, waitOf(c), stop)
-	if err != nil {
-		return err
-	}
 	err = d.move(from, to, stop)
 	d.log.event(isNotice, "moved", "moved "+count(d.moved, "message", "messages")+" with "+count(d.descriptors, "descriptor", "descriptors"),
 		slog.Int("messages", d.moved), slog.Int("descriptors", d.descriptors))

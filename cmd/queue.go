@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -16,16 +15,14 @@ import (
 
 	"fdkit/internal/fdinfo"
 	"fdkit/internal/hint"
-	"fdkit/internal/queue"
 )
 
 func queueCommand() *cli.Command {
 	return &cli.Command{
-		Name:      "queue",
-		Usage:     "show what is in flight in Unix sockets, and leave it there",
-		UsageText: "fdkit queue [OPTION...] PID[:FD]|QUEUE...\n   fdkit queue --all [OPTION...]",
-		Description: "Of a process: all its Unix sockets in which anything is. QUEUE is the name of a\n" +
-			"queue of fdkit's, /PATH, ./PATH or @NAME. See fdkit-queue(1).",
+		Name:        "queue",
+		Usage:       "show what is in flight in Unix sockets, and leave it there",
+		UsageText:   "fdkit queue [OPTION...] PID[:FD]...\n   fdkit queue --all [OPTION...]",
+		Description: "Of a process: all its Unix sockets in which anything is. See fdkit-queue(1).",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all", Usage: "show every socket with descriptors in flight, of all processes", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "v", Usage: "with --all: also show sockets with bytes in flight and no descriptors", DisableDefaultText: true},
@@ -44,7 +41,7 @@ func runQueue(c *cli.Context) error {
 	case all && len(operands) > 0:
 		return usagef("option --all: %q stands for itself, and all for every process", operands[0])
 	case !all && len(operands) == 0:
-		return usageHint("--all looks at every process that may be looked at", "a process or a queue is missing")
+		return usageHint("--all looks at every process that may be looked at", "a process is missing")
 	case !all && c.Bool("v"):
 		return usageHint("of a process they are shown anyway", "option -v: it is for --all, to show sockets without descriptors in flight")
 	}
@@ -76,7 +73,7 @@ func runQueue(c *cli.Context) error {
 	}
 	defaultSignals()
 	if _, err := c.App.Writer.Write(s.out.Bytes()); err != nil {
-		return fmt.Errorf("cannot write to stdout: %w", err)
+		return cannotWrite(err)
 	}
 	if s.failed {
 		return quiet(exitSystem)
@@ -84,32 +81,32 @@ func runQueue(c *cli.Context) error {
 	return nil
 }
 
-// scope is what an operand of fdkit queue stands for: one socket, all of a process, a
-// queue of fdkit's, or everything.
+// scope is what is looked at: one socket, all of a process, or everything.
 type scope struct {
-	name  string // of a queue
-	pid   int    // 0: all processes
-	fd    int    // -1: all of the process
-	bytes bool   // of all processes: also what has bytes only
+	pid   int  // 0: all processes
+	fd    int  // -1: all of the process
+	bytes bool // of all processes: also what has bytes only
 }
 
-// parseScope parses PID, PID:FD, /PATH, ./PATH and @NAME.
+// one tells whether it is one socket.
+func (a scope) one() bool { return a.pid != 0 && a.fd >= 0 }
+
+// parseScope parses PID, PID: and PID:FD.
 func parseScope(operand string) (scope, error) {
-	if strings.HasPrefix(operand, "/") || strings.HasPrefix(operand, ".") || strings.HasPrefix(operand, "@") {
-		return scope{name: operand}, nil
+	process, descriptor, _ := strings.Cut(operand, ":")
+	a := scope{fd: -1}
+	var err, fdErr error
+	if a.pid, err = decimal(process); descriptor != "" {
+		a.fd, fdErr = decimal(descriptor)
 	}
-	t, err := parseTarget(operand)
-	process, _, _ := strings.Cut(operand, ":")
-	if pid, pidErr := decimal(process); err != nil || pidErr != nil || pid == 0 {
-		return scope{}, usageHint("a process is written PID, a socket PID:FD, a queue of fdkit /PATH, ./PATH or @NAME",
-			"%q is neither a process nor a queue", operand)
-	} else if t.pid == 0 {
-		return scope{pid: pid, fd: -1}, nil // the number is an own descriptor's, too
+	if err != nil || fdErr != nil || a.pid == 0 {
+		cure := "a process is written PID, one of its sockets PID:FD"
+		if strings.ContainsAny(operand, "/@") {
+			cure = "a queue is looked at through a process that has it: --all shows which has something"
+		}
+		return a, usageHint(cure, "%q is no process", operand)
 	}
-	if t.whole {
-		t.fd = -1
-	}
-	return scope{pid: t.pid, fd: t.fd}, nil
+	return a, nil
 }
 
 // survey is one run of the command.
@@ -136,10 +133,6 @@ func explainTrace(err error) error {
 }
 
 func (s *survey) look(a scope, stop <-chan struct{}) {
-	if a.name != "" {
-		s.named(a.name, stop)
-		return
-	}
 	pids := []int{a.pid}
 	if a.pid == 0 {
 		var err error
@@ -148,12 +141,10 @@ func (s *survey) look(a scope, stop <-chan struct{}) {
 			return
 		}
 	}
-	sockets, unseen := s.find(pids, a, stop)
-	s.show(sockets, func(f *inFlight) bool {
-		return a.fd >= 0 && a.pid != 0 || f.Descriptors() > 0 || (a.pid != 0 || a.bytes) && f.pending
-	}, stop)
-	if unseen > 0 {
-		s.log.say(isNotice, "notice", count(unseen, "process", "processes")+" may not be looked at",
+	sockets, processes := s.find(pids, a, stop)
+	hidden := s.show(sockets, a, stop)
+	if processes+hidden > 0 {
+		s.log.say(isNotice, "notice", "what may not be looked at: "+count(processes, "process", "processes")+", and of others "+count(hidden, "socket", "sockets"),
 			"root may look at all, and others at what they may trace: see ptrace(2)", nil)
 	}
 }
@@ -181,7 +172,7 @@ func (s *survey) find(pids []int, a scope, stop <-chan struct{}) (found []*holde
 			by[inode].who = append(by[inode].who, h)
 		}); {
 		case err == nil:
-		case a.pid != 0 && a.fd >= 0:
+		case a.one():
 			s.failure(err, "descriptor %d of process %d", a.fd, pid)
 		case a.pid != 0:
 			s.failure(err, "process %d", pid)
@@ -202,19 +193,19 @@ func (s *survey) socketsOf(pid int, a scope, yield func(inode uint64, h holder))
 	}
 	defer p.Close()
 	fds := []int{a.fd}
-	if one := a.pid != 0 && a.fd >= 0; !one {
+	if !a.one() {
 		if fds, err = p.List(); err != nil {
 			return err
 		}
 	}
 	for _, fd := range fds {
 		inode, descriptors, ok, err := p.UnixSocket(fd)
-		switch one := a.pid != 0 && a.fd >= 0; {
-		case one && errors.Is(err, fs.ErrNotExist):
+		switch {
+		case a.one() && errors.Is(err, fs.ErrNotExist):
 			return fdinfo.ErrNotOpen
-		case one && err == nil && !ok:
+		case a.one() && err == nil && !ok:
 			return errNotUnixSocket
-		case one && err != nil:
+		case a.one() && err != nil:
 			return err
 		case err == nil && ok && (a.pid != 0 || a.bytes || descriptors > 0):
 			yield(inode, holder{PID: pid, FD: fd, Command: p.Command()})
@@ -223,8 +214,9 @@ func (s *survey) socketsOf(pid int, a scope, yield func(inode uint64, h holder))
 	return nil
 }
 
-// show looks at sockets, and prints those that are wanted.
-func (s *survey) show(sockets []*holders, wanted func(*inFlight) bool, stop <-chan struct{}) {
+// show looks at sockets, and prints those in which anything is. It returns how many of
+// all processes may not be looked at.
+func (s *survey) show(sockets []*holders, a scope, stop <-chan struct{}) (hidden int) {
 	for _, h := range sockets {
 		if stopped(stop) || s.shown[h.inode] {
 			continue
@@ -232,9 +224,11 @@ func (s *survey) show(sockets []*holders, wanted func(*inFlight) bool, stop <-ch
 		f, err := s.through(h)
 		switch first := h.who[0]; {
 		case err == fdinfo.ErrEnded, err == fdinfo.ErrNoProcess, err == fdinfo.ErrNotOpen: // meanwhile
+		case a.pid == 0 && errors.Is(err, fs.ErrPermission):
+			hidden++
 		case err != nil:
 			s.failure(err, "descriptor %d of process %d", first.FD, first.PID)
-		case wanted(f.inFlight):
+		case a.one(), f.Descriptors() > 0, f.pending && (a.pid != 0 || a.bytes):
 			f.Queue = s.queued(f.own, &f.Socket, 0)
 			s.print(f.inFlight, &s.out)
 		}
@@ -242,6 +236,7 @@ func (s *survey) show(sockets []*holders, wanted func(*inFlight) bool, stop <-ch
 			_ = unix.Close(f.own)
 		}
 	}
+	return hidden
 }
 
 // copied is a socket of another process with a copy of it.
@@ -294,43 +289,6 @@ func pending(d *fdinfo.Description, fd int) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	_, err := unix.Poll(fds, 0)
 	return err == nil && fds[0].Revents&unix.POLLIN != 0
-}
-
-// named shows a queue of fdkit's, in which this process takes part meanwhile.
-func (s *survey) named(name string, stop <-chan struct{}) {
-	q, err := queue.OpenReceive(name, queue.Options{Wait: 1, Stop: stop, Notice: func(text string) { s.log.notice("%s", text) }})
-	if err != nil {
-		s.failed = true
-		s.log.error(err)
-		return
-	}
-	defer func() {
-		if lost, _ := q.Close(); lost > 0 {
-			s.log.error(fmt.Errorf("nobody else holds queue %s any more: closed %s that were in it", name, count(lost, "message", "messages")))
-		}
-	}()
-	var st unix.Stat_t
-	if err := unix.Fstat(q.FD, &st); err != nil {
-		s.failure(os.NewSyscallError("fstat", err), "queue %s", name)
-		return
-	}
-	pids, err := fdinfo.Processes()
-	if err != nil {
-		s.failure(err, "/proc")
-		return
-	}
-	found, _ := s.find(pids, scope{bytes: true}, stop)
-	found = slices.DeleteFunc(found, func(h *holders) bool { return h.inode != st.Ino })
-	if len(found) > 0 {
-		s.show(found, func(*inFlight) bool { return true }, stop)
-		return
-	}
-	// Who holds it may not be looked at.
-	if d, err := fdinfo.Describe(q.FD); err == nil && !s.shown[st.Ino] {
-		f := &inFlight{Socket: d}
-		f.Queue = s.queued(q.FD, &d, 0)
-		s.print(f, &s.out)
-	}
 }
 
 func stopped(stop <-chan struct{}) bool {
