@@ -206,6 +206,9 @@ func (d *draining) move(from *queue.Queue, to *fdsend.Queue, stop <-chan struct{
 		if err := out.room(); err != nil {
 			return d.because(err, to)
 		}
+		if err := in.fits(from); err != nil {
+			return err
+		}
 		m, err := in.receive()
 		var cut *scm.LostError
 		switch {
@@ -260,6 +263,25 @@ func (in *inlet) ready() bool {
 	fds := []unix.PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 	return err != nil || n > 0
+}
+
+// fits returns an error if the next message may have more descriptors than this process
+// can have: those would be lost.
+func (in *inlet) fits(q *queue.Queue) error {
+	most := scm.MaxFDs
+	if n, ok := q.Waiting(); ok {
+		most = min(n, most)
+	}
+	var spare scm.Message
+	defer spare.Close()
+	for range most {
+		fd, err := unix.FcntlInt(uintptr(in.fd), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return fmt.Errorf("the next message may have %d descriptors: %w", most, explainFiles(err))
+		}
+		spare.FDs = append(spare.FDs, fd)
+	}
+	return nil
 }
 
 // receive returns the next message with all that is in it, or nil if there is none.
