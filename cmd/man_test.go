@@ -744,6 +744,42 @@ mv /var/log/web.log /var/log/web.log.1; . ./1 2>/dev/null | grep -c "^ *$pid .* 
 	},
 
 	{
+		page: "fdkit-queue.1",
+		blocks: []string{
+			"fdkit queue --all", `fdkit queue "$(cat pid)"`,
+			"fdkit queue --all --json | jq -c '.holders[0].pid as $pid |",
+		},
+		script: `echo >/run/lost.log
+fdkit send --payload found --to ./q r:/run/lost.log & echo $! >pid
+await 'fdkit queue "$(cat pid)" | grep -q found'
+sh ./1 | grep -c 'message: 5 bytes, "found", 1 descriptor'
+sh ./2 | grep -c /run/lost.log
+test "$(sh ./3)" = "$(cat pid)"; echo same`,
+		want: "1\n1\nsame\n", needs: []string{"jq"},
+	},
+	{
+		page:   "fdkit-drain.1",
+		blocks: []string{"fdkit pool --from /run/spare.q ./handler &", `fdkit drain --count 1 --from "$(cat stuck.pid):0" | fdkit recv-exec --fd 3 true`},
+		script: `cat >stuck.py <<'END'
+import os, signal, socket
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+for text in "first", "second":
+    client, server = socket.socketpair()
+    client.sendall(text.encode() + b"\n")
+    socket.send_fds(a, [text.encode()], [server.fileno()])
+    server.close()
+os.dup2(b.fileno(), 0)
+print(os.getpid(), file=open("stuck.pid", "w"))
+print(client.recv(100).decode(), end="", flush=True)
+signal.pause()
+END
+python3 stuck.py & await 'test -s stuck.pid'; sh ./2
+fdkit queue $(cat stuck.pid):0 | grep -c '^  message:'
+sed -i '2s/^/await "test -S \/run\/spare.q"; /' 1; sh ./1 2>/dev/null
+await '! fdkit queue --all | grep -q second'; kill $(cat stuck.pid)`,
+		want: "1\nhandler: second\n", needs: []string{"python3"},
+	},
+	{
 		page: "fdkit-inspect.1", blocks: []string{"fdkit inspect 3</etc/passwd 4>>log"},
 		script: `. ./1 | sed -nE 's/^([34]) +(r|w) +file +[^ ]*\/([a-z]+), .*bytes, at 0/\1 \2 \3/p'`,
 		want:   "3 r passwd\n4 w log [append]\n",

@@ -269,31 +269,6 @@ func rights(fds []int) []byte {
 	return unix.UnixRights(fds...)
 }
 
-// A peek changes nothing for who has the socket: not even where the next one looks.
-func TestPeekOffset(t *testing.T) {
-	fdtest.NoLeaks(t)
-	in, out := fdtest.Pair(t, unix.SOCK_SEQPACKET)
-	r, _ := fdtest.Pipe(t)
-	send(t, in.FD, "one", r.FD)
-	send(t, in.FD, "two", r.FD)
-	for _, offset := range []int{-1, 3} {
-		if err := unix.SetsockoptInt(out.FD, unix.SOL_SOCKET, unix.SO_PEEK_OFF, offset); err != nil {
-			t.Fatal(err)
-		}
-		n := 0
-		if err := eachInFlight(out.FD, func(int) { n++ }); err != nil || n != 2 {
-			t.Errorf("eachInFlight = %v and calls %d times; want 2", err, n)
-		}
-		if got, err := unix.GetsockoptInt(out.FD, unix.SOL_SOCKET, unix.SO_PEEK_OFF); got != offset {
-			t.Errorf("SO_PEEK_OFF is %d, %v; want %d as before", got, err, offset)
-		}
-	}
-	in.Close() // the end is no error
-	if err := eachInFlight(out.FD, func(int) {}); err != nil {
-		t.Errorf("eachInFlight when the sender is gone = %v; want none", err)
-	}
-}
-
 // Queues of connections that nobody has accepted cannot be looked into, and that is said.
 func TestFindNotAccepted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdinfo"
+	"fdkit/internal/peek"
 	"fdkit/internal/pidfd"
 )
 
@@ -66,7 +67,7 @@ func (s *search) peek(socket int, owner Descriptor, self int, seen map[string]bo
 		return false // the queues are those of connections that nobody has accepted
 	}
 	ok := true
-	err := eachInFlight(socket, func(fd int) {
+	look := func(fd int) {
 		d := Descriptor{self, fd}
 		link, err := os.Readlink(d.path())
 		if err != nil {
@@ -81,8 +82,13 @@ func (s *search) peek(socket int, owner Descriptor, self int, seen map[string]bo
 			seen[link] = true
 			ok = s.peek(fd, owner, self, seen) && ok
 		}
+	}
+	unseen, err := peek.Look(socket, func(m *peek.Message) {
+		for _, fd := range m.FDs {
+			look(fd)
+		}
 	})
-	return ok && err == nil
+	return ok && err == nil && unseen == 0
 }
 
 // keep returns a copy of an own descriptor that lasts as long as the search.

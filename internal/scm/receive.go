@@ -89,21 +89,43 @@ func (r *Receiver) Receive(m *Message) error {
 
 // ReceiveNow is Receive for a queue that may be empty: it never waits, and
 // returns false if there is no message.
-func (r *Receiver) ReceiveNow(m *Message) (bool, error) { return r.now(m, 0) }
-
-// Peek is ReceiveNow that leaves the message in the queue. The descriptors in m are
-// further copies, and the caller's. With SO_PEEK_OFF set, socket(7), each Peek of a
-// stream sees what follows.
-func (r *Receiver) Peek(m *Message) (bool, error) { return r.now(m, unix.MSG_PEEK) }
-
-func (r *Receiver) now(m *Message, flags uintptr) (bool, error) {
+func (r *Receiver) ReceiveNow(m *Message) (bool, error) {
 	for {
-		n, errno := r.recvmsg(unix.MSG_DONTWAIT | flags)
+		n, errno := r.recvmsg(unix.MSG_DONTWAIT)
 		switch errno {
 		case 0:
 			if done, err := r.take(m, n); done {
 				return err == nil, err
 			}
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false, nil
+		default:
+			return false, os.NewSyscallError("recvmsg", errno)
+		}
+	}
+}
+
+// Peek is ReceiveNow that leaves the message in the queue. The descriptors in m are
+// further copies, and the caller's. With SO_PEEK_OFF set, socket(7), each Peek sees
+// what follows.
+//
+// A message of no bytes is one, too; where no sender is left it cannot be told from the
+// end, and the error is io.EOF. A *LostError says that not all descriptors could be
+// copied: those that could are in m.
+func (r *Receiver) Peek(m *Message) (bool, error) {
+	for {
+		n, errno := r.recvmsg(unix.MSG_DONTWAIT | unix.MSG_PEEK)
+		switch errno {
+		case 0:
+			lost := r.load(m, n)
+			if !lost && n == 0 && len(m.FDs) == 0 && r.ended() {
+				return false, io.EOF
+			}
+			if lost {
+				return true, &LostError{Came: len(m.FDs), Full: r.full()}
+			}
+			return true, nil
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return false, nil
@@ -124,10 +146,7 @@ func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
 // take turns what recvmsg has stored into m. It returns false for an empty
 // message without credentials, which is to be passed over.
 func (r *Receiver) take(m *Message, n int) (bool, error) {
-	m.Payload, m.FDs, m.Names, m.Sender = r.payload[:n], r.fds[:0], nil, nil
-	m.Cut = r.header.Flags&unix.MSG_TRUNC != 0
-	r.ancillary(m)
-	if r.header.Flags&unix.MSG_CTRUNC != 0 {
+	if r.load(m, n) {
 		// Before what came is closed, which makes room.
 		lost := &LostError{Came: len(m.FDs), Full: r.full()}
 		m.Close()
@@ -141,8 +160,7 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 	// Nothing came: the end, or a message of zero bytes, which only the state
 	// of the socket tells apart. With no sender left it can still be such a
 	// message, before others.
-	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLRDHUP}}
-	if _, err := unix.Poll(fds, 0); err == nil && fds[0].Revents == 0 {
+	if !r.ended() {
 		return false, nil
 	}
 	if unread, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ); err == nil && unread > 0 {
@@ -159,6 +177,21 @@ func (r *Receiver) full() bool {
 	}
 	_ = unix.Close(fd)
 	return false
+}
+
+// load stores in m what recvmsg has brought, and tells whether descriptors were lost.
+func (r *Receiver) load(m *Message, n int) (lost bool) {
+	m.Payload, m.FDs, m.Names, m.Sender = r.payload[:n], r.fds[:0], nil, nil
+	m.Cut = r.header.Flags&unix.MSG_TRUNC != 0
+	r.ancillary(m)
+	return r.header.Flags&unix.MSG_CTRUNC != 0
+}
+
+// ended tells whether nothing more will be sent.
+func (r *Receiver) ended() bool {
+	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err != nil || fds[0].Revents != 0
 }
 
 // ancillary stores in m what the control messages have.

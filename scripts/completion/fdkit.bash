@@ -30,12 +30,12 @@ _fdkit_kind() {
     local name=${2%%=*}
     name=${name#-}
     case "$1 ${name#-}" in
-    'listen to' | 'bind to' | 'connect to' | 'send to' | 'recv from' | 'recv-exec from' | 'pool from' | 'grab to') kind='queue' ;;
+    'listen to' | 'bind to' | 'connect to' | 'drain from' | 'drain to' | 'send to' | 'recv from' | 'recv-exec from' | 'pool from' | 'grab to') kind='queue' ;;
     'listen metrics' | 'pool metrics' | 'serve metrics') kind='address' ;;
     'listen rules' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve rules' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot') kind='file' ;;
-    'listen socket-owner' | 'listen user' | 'listen owner' | 'bind socket-owner' | 'bind owner' | 'connect owner' | 'send owner' | 'recv owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve socket-owner' | 'serve user' | 'grab owner') kind='user' ;;
-    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-message' | 'listen busy-after' | 'listen socket-mode' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'bind name' | 'bind backlog' | 'bind address-fd' | 'bind ready-fd' | 'bind socket-mode' | 'bind keepalive-idle' | 'bind keepalive-interval' | 'bind keepalive-count' | 'bind defer-accept' | 'bind fastopen' | 'bind reuseport' | 'bind mark' | 'bind bind-to-device' | 'bind rcvbuf' | 'bind sndbuf' | 'bind sockopt' | 'bind mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'send env' | 'send name' | 'send payload' | 'send payload-hex' | 'send proto' | 'send timeout' | 'send wait' | 'send mode' | 'recv count' | 'recv name' | 'recv proto' | 'recv timeout' | 'recv wait' | 'recv fd' | 'recv accept-env' | 'recv dialect' | 'recv mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve address-fd' | 'serve ready-fd' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-message' | 'serve busy-after' | 'serve socket-mode' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve per-source' | 'serve per-source-message' | 'serve timeout' | 'serve idle-timeout' | 'serve first-byte-timeout' | 'serve queue-timeout' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect' | 'grab fd' | 'grab name' | 'grab mode') kind='none' ;;
-    'listen log' | 'bind log' | 'connect log' | 'send log' | 'recv log' | 'recv-exec log' | 'pool log' | 'serve log' | 'grab log') kind='text json' ;;
+    'listen socket-owner' | 'listen user' | 'listen owner' | 'bind socket-owner' | 'bind owner' | 'connect owner' | 'drain owner' | 'send owner' | 'recv owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve socket-owner' | 'serve user' | 'grab owner') kind='user' ;;
+    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-message' | 'listen busy-after' | 'listen socket-mode' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'bind name' | 'bind backlog' | 'bind address-fd' | 'bind ready-fd' | 'bind socket-mode' | 'bind keepalive-idle' | 'bind keepalive-interval' | 'bind keepalive-count' | 'bind defer-accept' | 'bind fastopen' | 'bind reuseport' | 'bind mark' | 'bind bind-to-device' | 'bind rcvbuf' | 'bind sndbuf' | 'bind sockopt' | 'bind mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'drain count' | 'drain timeout' | 'drain wait' | 'drain mode' | 'send env' | 'send name' | 'send payload' | 'send payload-hex' | 'send proto' | 'send timeout' | 'send wait' | 'send mode' | 'recv count' | 'recv name' | 'recv proto' | 'recv timeout' | 'recv wait' | 'recv fd' | 'recv accept-env' | 'recv dialect' | 'recv mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve address-fd' | 'serve ready-fd' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-message' | 'serve busy-after' | 'serve socket-mode' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve per-source' | 'serve per-source-message' | 'serve timeout' | 'serve idle-timeout' | 'serve first-byte-timeout' | 'serve queue-timeout' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect' | 'grab fd' | 'grab name' | 'grab mode') kind='none' ;;
+    'listen log' | 'bind log' | 'connect log' | 'drain log' | 'send log' | 'recv log' | 'recv-exec log' | 'pool log' | 'serve log' | 'grab log') kind='text json' ;;
     *) kind='' ;;
     esac
 }
@@ -121,7 +121,7 @@ _fdkit() {
     if ((n == 1)); then
         case $cur in
         -*) _fdkit_reply '--help -h --version' "$cur" ;;
-        *) _fdkit_reply 'listen bind connect send recv recv-exec pool serve grab inspect who completion' "$cur" ;;
+        *) _fdkit_reply 'listen bind connect drain send recv recv-exec pool serve grab inspect who queue completion' "$cur" ;;
         esac
         return
     fi
@@ -137,6 +137,10 @@ _fdkit() {
     connect)
         options='--to --fd --dialect --timeout --bind --mode --owner -v -Q -q --log --log-anonymize --help -h'
         operands='address program'
+        ;;
+    drain)
+        options='--from --to --count --timeout --wait --mode --owner -v -Q -q --log --help -h'
+        operands='file'
         ;;
     send)
         options='--to --each --env --name --payload --payload-hex --proto --timeout --wait --mode --owner -v -Q -q --log --help -h'
@@ -169,6 +173,10 @@ _fdkit() {
     who)
         options='--json --help -h'
         operands='pid'
+        ;;
+    queue)
+        options='--all -v --json --help -h'
+        operands='file'
         ;;
     completion)
         options='--help -h'

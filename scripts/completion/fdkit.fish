@@ -17,6 +17,8 @@ function __fdkit_state
             set valued to name backlog address-fd ready-fd socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
             set valued to fd dialect timeout bind mode owner log
+        case drain
+            set valued from to count timeout wait mode owner log
         case send
             set valued to env name payload payload-hex proto timeout wait mode owner log
         case recv
@@ -133,6 +135,7 @@ complete -c fdkit -n __fish_is_first_token -l version -d 'print the version'
 complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and send each as a descriptor'
 complete -c fdkit -n __fish_is_first_token -a bind -d 'bind addresses and become a server with the listening sockets, or send them'
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
+complete -c fdkit -n __fish_is_first_token -a drain -d 'move what is in a queue to another one'
 complete -c fdkit -n __fish_is_first_token -a send -d 'send open descriptors, files, or descriptors of another process'
 complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and tell what they are, or become a program with them'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
@@ -141,6 +144,7 @@ complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and r
 complete -c fdkit -n __fish_is_first_token -a grab -d 'become a program with copies of another process\'s descriptors, or send them'
 complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
 complete -c fdkit -n __fish_is_first_token -a who -d 'tell which processes hold an open socket, pipe or file'
+complete -c fdkit -n __fish_is_first_token -a queue -d 'show what is in flight in Unix sockets, and leave it there'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
@@ -246,6 +250,20 @@ complete -c fdkit -n '__fdkit_at connect' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect first' -a '(__fdkit_program 3)'
+
+complete -c fdkit -n '__fdkit_at drain' -l from -d 'receive from QUEUE, or in the place of a process, PID:FD, instead of from stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at drain' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at drain' -l count -d 'end after N messages' -x
+complete -c fdkit -n '__fdkit_at drain' -l timeout -d 'give up after TIME' -x
+complete -c fdkit -n '__fdkit_at drain' -l wait -d 'wait at most TIME for somebody else to make the queue of --to, or to listen' -x
+complete -c fdkit -n '__fdkit_at drain' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at drain' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at drain' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at drain' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at drain' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at drain' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at drain' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand drain' -F
 
 complete -c fdkit -n '__fdkit_at send' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at send' -l each -d 'send each descriptor as a message of its own'
@@ -420,6 +438,12 @@ complete -c fdkit -n '__fdkit_operand inspect' -a '(__fish_complete_pids)'
 complete -c fdkit -n '__fdkit_at who' -l json -d 'print an object of JSON for each thing that is held'
 complete -c fdkit -n '__fdkit_at who' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand who' -a '(__fish_complete_pids)'
+
+complete -c fdkit -n '__fdkit_at queue' -l all -d 'show every socket with descriptors in flight, of all processes'
+complete -c fdkit -n '__fdkit_at queue' -s v -d 'with --all: also show sockets with bytes in flight and no descriptors'
+complete -c fdkit -n '__fdkit_at queue' -l json -d 'print an object of JSON for each socket, with all that is known'
+complete -c fdkit -n '__fdkit_at queue' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand queue' -F
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
