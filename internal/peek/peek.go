@@ -146,6 +146,7 @@ func (l *look) some() (found []Message, more bool, err error) {
 		}
 		kept.FDs = append(kept.FDs, fd)
 	}
+	defer alone()()
 	if err := l.begin(); err != nil {
 		return nil, false, err
 	}
@@ -181,6 +182,24 @@ func without(found []Message, taken int) []Message {
 		m.Payload = m.Payload[min(gone, len(m.Payload)):]
 	}
 	return found
+}
+
+// alone waits until no other process looks, and keeps others from it until the function
+// is called that it returns. Two looks at one socket would move each other's offset. The
+// lock is on /proc, which all have in common that see the same processes; whoever holds it
+// for no good does not keep us from going on.
+func alone() (release func()) {
+	fd, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return func() {}
+	}
+	for range 100 {
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return func() { _ = unix.Close(fd) }
 }
 
 // begin sets the offset, unless there is one: that is another's. If it is another look's,
