@@ -33,12 +33,27 @@ func (b *bench) run(c *Case, round int) (Result, error) {
 	}
 	r := t.judge(c)
 	switch {
+	case errors.Is(t.err, unix.EAGAIN) && b.learned && b.traits()&server != 0:
+		return Result{
+			Verdict: Hung, Seen: fmt.Sprintf("within %v it accepts no further connection", b.options.Wait),
+			Means: "One peer can keep all others from being served.", Rule: c.Rule,
+		}, nil
+	case errors.Is(t.err, errNobody) && b.learned && b.crashed:
+		b.gone = true
+		return Result{Verdict: Skipped, Seen: fmt.Sprintf("%v since %s", t.err, b.last)}, nil
+	case errors.Is(t.err, errNobody) && b.learned && b.traits()&server != 0:
+		b.gone = true
+		return Result{
+			Verdict: Crashed, Seen: fmt.Sprintf("%v; it was there when the case before, %s, was done", t.err, b.last),
+			Means: "It has ended, after this case or the one before; what is left cannot be tried.", Rule: rules[Crashed],
+		}, nil
 	case errors.Is(t.err, errNobody) && b.learned:
 		b.gone = true
 		return Result{Verdict: Skipped, Seen: fmt.Sprintf("within %v: %v", b.options.Wait, t.err)}, nil
 	case t.err != nil:
 		return Result{}, t.err
 	}
+	b.last, b.crashed = c.Name, r.Verdict == Crashed
 	r.Sent = t.summary()
 	r.Milliseconds = float64(time.Since(begin).Round(time.Microsecond).Microseconds()) / 1000
 	return r, nil
@@ -202,6 +217,9 @@ var rules = map[Verdict]string{
 func (t *trial) manners() (m manners) {
 	held, err := t.held()
 	m.ready = err == nil && held == 0
+	for _, p := range t.passed {
+		m.used = m.used || p.read > 0
+	}
 	for _, c := range t.conns {
 		m.heard += c.heard
 		m.got += c.got
@@ -260,6 +278,13 @@ func (t *trial) facts(held, late int) (r Result) {
 	}
 	if heard > 0 || got > 0 {
 		fact("it sent %d bytes and %d descriptors", heard, got)
+	}
+	used := 0
+	for _, p := range t.passed {
+		used += p.read
+	}
+	if used > 0 {
+		fact("it wrote %d bytes to what it was passed", used)
 	}
 	if lost > 0 {
 		fact("%d messages were cut (MSG_CTRUNC)", lost)

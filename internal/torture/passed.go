@@ -15,6 +15,7 @@ type passed struct {
 	socket  bool        // the other end is a socket
 	mark    int64       // in the watch; 0: it cannot be watched
 	file    unix.Stat_t // of what cannot
+	read    int         // bytes that came out of the other end
 	held    bool        // near and far stay open until the end
 	stopped bool        // the other end is told that nothing more comes
 }
@@ -104,9 +105,11 @@ func (p *passed) drain() {
 	}
 	var buf [4096]byte
 	for range 64 {
-		if n, err := unix.Read(p.far, buf[:]); n <= 0 || err != nil {
+		n, err := unix.Read(p.far, buf[:])
+		if n <= 0 || err != nil {
 			return
 		}
+		p.read += n
 	}
 }
 

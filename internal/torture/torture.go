@@ -123,7 +123,9 @@ type bench struct {
 	peer
 	options Options
 	noticed bool
-	gone    bool // there is nobody any more
+	last    string // case that was tried
+	crashed bool   // the peer, in that
+	gone    bool   // there is nobody any more
 
 	// What the base case has taught.
 	first   *Case
@@ -136,6 +138,7 @@ type manners struct {
 	sound  bool // it has no fault there
 	heard  int  // bytes that it answers
 	got    int  // descriptors that it sends
+	used   bool // it writes to what it is passed
 	closes bool // it closes the connection by itself
 	lets   bool // it lets go of what it is passed while the connection lasts
 	ready  bool // it did so even before the far end was closed

@@ -18,12 +18,13 @@ import (
 type trial struct {
 	*bench
 	*rand.Rand
-	watch  *watch
-	conns  []*conn
-	passed []*passed
-	fault  *Result // that the case itself has found
-	lacks  string  // why the case cannot be tried here
-	err    error
+	patience time.Duration // until there is somebody
+	watch    *watch
+	conns    []*conn
+	passed   []*passed
+	fault    *Result // that the case itself has found
+	lacks    string  // why the case cannot be tried here
+	err      error
 
 	messages, bytes, fds int // that were sent
 	refused              string
@@ -35,7 +36,7 @@ func (b *bench) newTrial(name string, round int) (*trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &trial{bench: b, Rand: b.random(name, round), watch: w}, nil
+	return &trial{bench: b, patience: b.options.Wait, Rand: b.random(name, round), watch: w}, nil
 }
 
 // end closes what is left.
@@ -58,7 +59,7 @@ func (t *trial) connect() *conn {
 	if t.err != nil {
 		return &conn{fd: -1, shut: true}
 	}
-	c, err := t.join(t.options.Wait)
+	c, err := t.join(t.patience)
 	if err != nil {
 		t.err = err
 		return &conn{fd: -1, shut: true}
@@ -185,25 +186,35 @@ func (b *bench) probe() (Verdict, string, error) {
 		return "", "", err
 	}
 	defer t.end()
-	c, err := b.join(b.options.Timeout)
-	switch {
-	case errors.Is(err, errNobody) && errors.Is(err, unix.EAGAIN):
-		return Hung, "it accepts no further connection", nil
-	case errors.Is(err, errNobody):
-		return Crashed, "nobody is there any more", nil
-	case err != nil:
-		return "", "", err
-	}
-	t.conns = append(t.conns, c)
+	t.patience = b.options.Timeout
 	b.first.do(t)
-	if !t.settle() && t.err == nil {
-		return Hung, "a connection that does as in the base case is not served", nil
-	}
+	served := t.settle()
+	now := t.manners()
 	t.farewell()
-	if !t.finish() && t.err == nil {
-		return Hung, "a connection that does as in the base case is not ended", nil
+	ended := t.finish()
+	switch {
+	case errors.Is(t.err, unix.EAGAIN):
+		return Hung, "it accepts no further connection", nil
+	case errors.Is(t.err, errNobody):
+		return Crashed, "nobody is there any more", nil
+	case t.err != nil:
+		return "", "", t.err
+	case served && ended && now.like(b.base):
+		return Correct, "", nil
 	}
-	return Correct, "", t.err
+	// A process takes a while to end.
+	if p := t.process(); p != nil && !p.before && t.wait(b.options.Timeout/4, func() (bool, error) { return p.ended(), nil }) {
+		return Crashed, fmt.Sprintf("process %d, which served the socket, has ended", p.pid), nil
+	}
+	if t.err != nil {
+		return "", "", t.err
+	}
+	return Hung, "a connection that does as in the base case is not served", nil
+}
+
+// like tells whether a peer that is to do as in the base case did.
+func (m manners) like(base manners) bool {
+	return m.closes == base.closes && m.used == base.used && (m.heard > 0) == (base.heard > 0)
 }
 
 // summary says what was sent.
