@@ -163,6 +163,11 @@ func (t *trial) judge(c *Case) Result {
 	if t.err != nil {
 		return Result{}
 	}
+	if p := t.process(); !t.learned && p != nil && !p.ours && !p.before && t.traits()&server != 0 {
+		// A process takes a while to end.
+		now.single = t.wait(t.options.Timeout/4, func() (bool, error) { return p.ended(), nil })
+		t.base.single = now.single
+	}
 	t.others("after it")
 
 	r := t.facts(held, late)
@@ -318,6 +323,8 @@ func (t *trial) facts(held, late int) (r Result) {
 			fact("its exit status is %d", p.status.ExitStatus())
 		case p.ours:
 			fact("process %d did not end within %v, and was killed", p.pid, t.options.Timeout)
+		case t.base.single:
+			fact("it serves one connection and ends")
 		case r.Before > 0 && r.After > r.Before:
 			fact("process %d has %d descriptors, and had %d", p.pid, r.After, r.Before)
 		}

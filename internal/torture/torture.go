@@ -142,7 +142,16 @@ type manners struct {
 	closes bool // it closes the connection by itself
 	lets   bool // it lets go of what it is passed while the connection lasts
 	ready  bool // it did so even before the far end was closed
+	single bool // it serves one connection and ends
 	status int  // that it exits with
+}
+
+// traits are those of the endpoint, as far as the peer makes use of them.
+func (b *bench) traits() trait {
+	if b.base.single {
+		return b.peer.traits() &^ server
+	}
+	return b.peer.traits()
 }
 
 // random returns what a case's bytes are made from.
