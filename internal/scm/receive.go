@@ -148,7 +148,10 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 	if _, err := unix.Poll(fds, 0); err == nil && fds[0].Revents == 0 {
 		return false, nil
 	}
-	if unread, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ); err == nil && unread > 0 {
+	// A stream has no such messages; what may be unread there is a byte out of band,
+	// MSG_OOB in unix(7), that this does not receive.
+	typ, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if unread, inqErr := unix.IoctlGetInt(r.fd, unix.SIOCINQ); err == nil && typ != unix.SOCK_STREAM && inqErr == nil && unread > 0 {
 		return false, nil
 	}
 	return true, io.EOF

@@ -561,3 +561,22 @@ func TestNarrow(t *testing.T) {
 		t.Errorf("ReceiveNow with room for 3 of 5 descriptors: %v, want a LostError of 3", err)
 	}
 }
+
+// TestUrgent holds that a byte out of band, which a sender of a stream may leave unread
+// for ever, keeps nobody from the end.
+func TestUrgent(t *testing.T) {
+	q := newQueue(t, unix.SOCK_STREAM)
+	q.mustSend(t, "x", 2, 1)
+	if _, err := q.sender.Try([]byte("!"), nil, nil, unix.MSG_OOB); err == unix.EOPNOTSUPP {
+		fdtest.Lacks(t, "this kernel has no MSG_OOB for Unix sockets")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	q.mustReceive(t, "x", 2, 1)
+	q.send.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- q.receiver.Receive(&q.message) }()
+	if err := fdtest.Soon(t, "the end", ended); err != io.EOF {
+		t.Errorf("Receive of a byte out of band: %v, want EOF", err)
+	}
+}
