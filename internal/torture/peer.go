@@ -64,6 +64,13 @@ type dialled struct {
 // ErrSpec is wrapped by the error of a text that names no endpoint at all.
 var ErrSpec = queue.ErrSpec
 
+// specError is the error of such a text.
+type specError struct{ error }
+
+func (e specError) Is(target error) bool { return target == ErrSpec }
+
+func (e specError) Unwrap() error { return e.error }
+
 // Open opens the endpoint that spec names: unix:PATH, unix-seqpacket:PATH or
 // unix-dgram:PATH, which the peer serves, unix-listen:PATH, to which it connects, or a
 // named queue that exists. Options are those of the queue, and of the socket file.
@@ -82,13 +89,13 @@ func Open(spec string, o queue.Options) (*Endpoint, error) {
 		return &Endpoint{&queued{q}}, nil
 	}
 	if err := unixpath.Check(path); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSpec, err)
+		return nil, specError{fmt.Errorf("endpoint %s: %w", spec, err)}
 	}
 	if kind != "unix-listen" {
 		return &Endpoint{&dialled{path, typ}}, nil
 	}
 	if unixpath.Abstract(path) {
-		return nil, fmt.Errorf("%w: %w", ErrSpec, hint.Wrap(errors.New("anybody could connect to an abstract name"), "a path has permissions: unix-listen:/PATH"))
+		return nil, specError{hint.Wrap(fmt.Errorf("endpoint %s: anybody could connect to an abstract name", spec), "a path has permissions: unix-listen:/PATH")}
 	}
 	l, err := listen(path, o.Access())
 	if err != nil {
