@@ -681,7 +681,7 @@ print(mine.makefile().read())' | grep -E 'GEO|OTHER|LD_PRELOAD'`,
 		page: "fdkit-torture.1", needs: []string{"python3"},
 		blocks: []string{"fdkit torture --seed 1 --case two unix:/run/naive.sock"},
 		files:  map[string]string{"naive.py": "# naive.py: serve the Unix socket that the argument names"},
-		script: "python3 naive.py /run/naive.sock &\nsh ./1 2>log | cut -d' ' -f1-4 | head -2", want: "seed 1\nLEAKED   two \n",
+		script: "python3 naive.py /run/naive.sock &\nsh ./1 2>log | cut -d' ' -f1-4 | head -2", want: "seed 1\nLEAKED   two\n",
 	},
 	{
 		page: "fdkit-inspect.1", blocks: []string{"fdkit inspect 3</etc/passwd 4>>log"},
