@@ -256,7 +256,7 @@ func (t *trial) give(fd int, prepare func(fd int) error) {
 func (t *trial) split(at func(n int) int, pause time.Duration) {
 	c := t.connect()
 	text := t.text()
-	with := at(len(text))
+	with, read := at(len(text)), true
 	for i := range text {
 		var fds []int
 		if i == with {
@@ -270,8 +270,8 @@ func (t *trial) split(at func(n int) int, pause time.Duration) {
 			if i == len(text)/2 {
 				t.others("while a message comes byte by byte")
 			}
-		case !c.gone:
-			t.taken() // else the kernel may join them
+		case read:
+			read = t.taken() // else the kernel may join them
 		}
 	}
 }
