@@ -36,6 +36,7 @@ func New(version string) *cli.App {
 			leaf(inspectCommand()),
 			leaf(whoCommand()),
 			leaf(queueCommand()),
+			leaf(tortureCommand()),
 			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,

@@ -780,6 +780,16 @@ await '! fdkit queue --all | grep -q second'; kill $(cat stuck.pid)`,
 		want: "1\nhandler: second\n", needs: []string{"python3"},
 	},
 	{
+		page: "fdkit-torture.1", blocks: []string{"fdkit torture --seed 1 --case many --run fdkit recv-exec cat"},
+		script: "sh ./1 2>log", want: "seed 1\ncorrect  many                 253 descriptors in a message\n1 case: 1 correct\n",
+	},
+	{
+		page: "fdkit-torture.1", needs: []string{"python3"},
+		blocks: []string{"fdkit torture --seed 1 --case two unix:/run/naive.sock"},
+		files:  map[string]string{"naive.py": "# naive.py: serve the Unix socket that the argument names"},
+		script: "python3 naive.py /run/naive.sock &\nsh ./1 2>log | cut -d' ' -f1-4 | head -2", want: "seed 1\nLEAKED   two\n",
+	},
+	{
 		page: "fdkit-inspect.1", blocks: []string{"fdkit inspect 3</etc/passwd 4>>log"},
 		script: `. ./1 | sed -nE 's/^([34]) +(r|w) +file +[^ ]*\/([a-z]+), .*bytes, at 0/\1 \2 \3/p'`,
 		want:   "3 r passwd\n4 w log [append]\n",

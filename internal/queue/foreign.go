@@ -90,7 +90,7 @@ func acceptOne(path string, typ int, o opening) (int, error) {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	defer closeAll(listener)
-	if err := unixpath.Bind(listener, path, o.access(), 1); err != nil {
+	if err := unixpath.Bind(listener, path, o.Access(), 1); err != nil {
 		return -1, err
 	}
 	if !unixpath.Abstract(path) {
@@ -110,7 +110,7 @@ func acceptOne(path string, typ int, o opening) (int, error) {
 		case err == unix.EINTR:
 		case err != nil:
 			return -1, os.NewSyscallError("accept4", err)
-		case unixpath.Abstract(path) && !allowed(conn, o.access()):
+		case unixpath.Abstract(path) && !allowed(conn, o.Access()):
 			closeAll(conn) // no file's permissions have kept it away
 		default:
 			return conn, nil
@@ -134,7 +134,7 @@ func receiveDatagrams(path string, o opening) (*Queue, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	if err := unixpath.Bind(fd, path, o.access(), 0); err != nil {
+	if err := unixpath.Bind(fd, path, o.Access(), 0); err != nil {
 		closeAll(fd)
 		return nil, err
 	}

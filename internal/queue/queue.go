@@ -258,7 +258,8 @@ type opening struct {
 	calls *interrupt.Calls // stopped when opening is to end
 }
 
-func (o Options) access() unixpath.Access {
+// Access is that of a socket file that is made.
+func (o Options) Access() unixpath.Access {
 	a := unixpath.Access{Mode: o.Mode, UID: -1, GID: -1}
 	if o.Mode == 0 {
 		a.Mode = 0o600

@@ -29,6 +29,7 @@ type Receiver struct {
 	iov     unix.Iovec
 	payload []byte
 	control [(controlSize + 7) / 8]uint64 // aligned as struct cmsghdr wants it
+	room    int                           // bytes of control that are used
 	fds     [MaxFDs]int
 	sender  Credentials
 }
@@ -47,8 +48,13 @@ func NewReceiverSize(fd int, calls *interrupt.Calls, size int) *Receiver {
 	r.header.Iov = &r.iov
 	r.header.SetIovlen(1)
 	r.header.Control = (*byte)(unsafe.Pointer(&r.control[0]))
+	r.room = len(r.control) * 8
 	return r
 }
+
+// Narrow leaves room for n descriptors only, and nothing else. With more of them a
+// message comes as a *LostError.
+func (r *Receiver) Narrow(n int) { r.room = unix.CmsgLen(4 * min(n, MaxFDs)) }
 
 // Receive waits for the next message and stores it in m.
 //
@@ -136,7 +142,7 @@ func (r *Receiver) Peek(m *Message) (bool, error) {
 }
 
 func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
-	r.header.SetControllen(len(r.control) * 8)
+	r.header.SetControllen(r.room)
 	r.header.Flags = 0
 	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(r.fd),
 		uintptr(unsafe.Pointer(&r.header)), flags|unix.MSG_CMSG_CLOEXEC)
@@ -163,7 +169,10 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 	if !r.ended() {
 		return false, nil
 	}
-	if unread, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ); err == nil && unread > 0 {
+	// A stream has no such messages; what may be unread there is a byte out of band,
+	// MSG_OOB in unix(7), that this does not receive.
+	typ, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if unread, inqErr := unix.IoctlGetInt(r.fd, unix.SIOCINQ); err == nil && typ != unix.SOCK_STREAM && inqErr == nil && unread > 0 {
 		return false, nil
 	}
 	return true, io.EOF

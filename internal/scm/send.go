@@ -103,6 +103,28 @@ func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 	}
 }
 
+// Try makes one sendmsg(2) with these flags and never waits. The error is an errno:
+// EAGAIN where the socket is full. It returns how many bytes the socket has taken, on a
+// stream perhaps not all; the descriptors go with the first.
+func (s *Sender) Try(payload []byte, fds []int, from *Credentials, flags int) (int, error) {
+	if len(fds) > MaxFDs {
+		return 0, unix.EINVAL // as the kernel has it, which is not to read past the buffer
+	}
+	s.load(payload, fds, from)
+	defer func() { s.iov.Base = nil }()
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
+			uintptr(unsafe.Pointer(&s.header)), uintptr(flags)|unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
 func (s *Sender) load(payload []byte, fds []int, from *Credentials) {
 	s.iov.Base = unsafe.SliceData(payload)
 	s.iov.SetLen(len(payload))

@@ -38,8 +38,8 @@ func OpenOf(fd int) (*Conn, error) {
 		return nil, os.NewSyscallError("ioctl", err)
 	}
 	defer unix.Close(namespace)
-	if sameFile(namespace, "/proc/self/ns/net") {
-		return Open()
+	if c, err := openHere(namespace); c != nil || err != nil {
+		return c, err
 	}
 	var c *Conn
 	done := make(chan struct{})
@@ -56,6 +56,17 @@ func OpenOf(fd int) (*Conn, error) {
 	}()
 	<-done
 	return c, err
+}
+
+// openHere connects if the namespace is that of this thread. That of the process,
+// /proc/self, is its first thread's, which may have gone somewhere else.
+func openHere(namespace int) (*Conn, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if sameFile(namespace, "/proc/thread-self/ns/net") {
+		return Open()
+	}
+	return nil, nil
 }
 
 func sameFile(fd int, path string) bool {

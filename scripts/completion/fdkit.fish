@@ -31,6 +31,8 @@ function __fdkit_state
             set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
         case grab
             set valued to fd name mode owner log
+        case torture
+            set valued case mode owner rounds seed skip timeout type wait
     end
     set -l where options
     while set -q words[1]
@@ -145,6 +147,7 @@ complete -c fdkit -n __fish_is_first_token -a grab -d 'become a program with cop
 complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
 complete -c fdkit -n __fish_is_first_token -a who -d 'tell which processes hold an open socket, pipe or file'
 complete -c fdkit -n __fish_is_first_token -a queue -d 'show what is in flight in Unix sockets, and leave it there'
+complete -c fdkit -n __fish_is_first_token -a torture -d 'test a program that receives or sends descriptors with what it does not expect'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
@@ -444,6 +447,23 @@ complete -c fdkit -n '__fdkit_at queue' -s v -d 'with --all: also show sockets w
 complete -c fdkit -n '__fdkit_at queue' -l json -d 'print an object of JSON for each socket, with all that is known'
 complete -c fdkit -n '__fdkit_at queue' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand queue' -F
+
+complete -c fdkit -n '__fdkit_at torture' -l case -d 'try only this CASE, and before it the base case' -r -F
+complete -c fdkit -n '__fdkit_at torture' -l json -d 'print an object of JSON for each case'
+complete -c fdkit -n '__fdkit_at torture' -l list -d 'list the cases and try none'
+complete -c fdkit -n '__fdkit_at torture' -l mode -d 'permission BITS of the socket of unix-listen:' -x
+complete -c fdkit -n '__fdkit_at torture' -l owner -d 'USER[:GROUP] that owns the socket of unix-listen:, and whose named queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at torture' -l rounds -d 'try all N times, each with other bytes' -x
+complete -c fdkit -n '__fdkit_at torture' -l run -d 'start a program for each case; the operands are the program'
+complete -c fdkit -n '__fdkit_at torture' -l seed -d 'make the bytes, and the order of further rounds, from N' -x
+complete -c fdkit -n '__fdkit_at torture' -l sender -d 'the peer sends: try the cases for senders'
+complete -c fdkit -n '__fdkit_at torture' -l skip -d 'do not try this CASE' -r -F
+complete -c fdkit -n '__fdkit_at torture' -l timeout -d 'give the peer TIME for each step of a case' -x
+complete -c fdkit -n '__fdkit_at torture' -l type -d 'with --run: TYPE of the socket, stream or seqpacket' -r -F
+complete -c fdkit -n '__fdkit_at torture' -s v -d 'tell of each case what was sent and seen'
+complete -c fdkit -n '__fdkit_at torture' -l wait -d 'wait at most TIME for the peer to listen, or to connect' -x
+complete -c fdkit -n '__fdkit_at torture' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand torture' -a '(__fdkit_program)'
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
