@@ -32,6 +32,7 @@ func New(version string) *cli.App {
 			leaf(poolCommand()),
 			leaf(serveCommand()),
 			leaf(inspectCommand()),
+			leaf(doctorCommand()),
 			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,

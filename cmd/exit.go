@@ -15,6 +15,7 @@ import (
 const (
 	exitDone       = 0
 	exitNothing    = 1   // recv-exec: the queue ended and nothing came
+	exitFound      = 1   // doctor: an error is among the findings
 	exitUsage      = 100 // wrong usage
 	exitSystem     = 111 // a system call failed, perhaps for a time
 	exitNotRunning = 126 // the program is there and cannot be run

@@ -103,6 +103,23 @@ func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 	}
 }
 
+// SendNow is Send that waits neither for room, of which EAGAIN tells, nor for whatever
+// else may pass. Its error is the errno itself.
+func (s *Sender) SendNow(payload []byte, fds ...int) error {
+	s.load(payload, fds, nil)
+	defer func() { s.iov.Base = nil }()
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}
+
 func (s *Sender) load(payload []byte, fds []int, from *Credentials) {
 	s.iov.Base = unsafe.SliceData(payload)
 	s.iov.SetLen(len(payload))
