@@ -154,6 +154,11 @@ func completeOption(f cli.Flag) completedOption {
 	default:
 		o.Kind = "file"
 	}
+	if g, ok := f.(*cli.GenericFlag); ok {
+		if dialect, ok := g.Value.(*wireDialect); ok {
+			o.Kind = strings.Join(protoNames(dialect.sends), " ")
+		}
+	}
 	if slice, ok := f.(cli.DocGenerationSliceFlag); ok {
 		o.Repeats = slice.IsSliceFlag()
 	}
@@ -162,7 +167,11 @@ func completeOption(f cli.Flag) completedOption {
 
 // Kinds returns all kinds of values.
 func (c completion) Kinds() []string {
-	return []string{"queue", "address", "file", "user", "none", logFormats}
+	kinds := []string{"queue", "address", "file", "user", "none", logFormats, strings.Join(protoNames(true), " ")}
+	if receive := strings.Join(protoNames(false), " "); !slices.Contains(kinds, receive) {
+		kinds = append(kinds, receive)
+	}
+	return kinds
 }
 
 // Dashed returns the option's names as they are written.

@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -195,13 +196,13 @@ func (l *loop) sends(limit, most uint64) (bool, error) {
 	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: most}, nil); err != nil {
 		return false, os.NewSyscallError("prlimit", err)
 	}
-	switch err := l.send.SendNow([]byte{0}, l.fd); err {
-	case nil:
+	switch _, err := l.send.TransmitNow([]byte{0}, []int{l.fd}, nil); {
+	case err == nil:
 		return true, l.drop()
-	case unix.ETOOMANYREFS:
+	case errors.Is(err, unix.ETOOMANYREFS):
 		return false, nil
 	default:
-		return false, os.NewSyscallError("sendmsg", err)
+		return false, err
 	}
 }
 
@@ -211,7 +212,7 @@ func (l *loop) exempt(most uint64) (bool, error) {
 		return false, os.NewSyscallError("prlimit", err)
 	}
 	for sent := 0; ; sent++ {
-		err := l.send.SendNow([]byte{0}, l.fd)
+		_, err := l.send.TransmitNow([]byte{0}, []int{l.fd}, nil)
 		if err == nil && sent == 0 {
 			continue
 		}
@@ -220,13 +221,13 @@ func (l *loop) exempt(most uint64) (bool, error) {
 				return false, err
 			}
 		}
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			return true, l.drop()
-		case unix.ETOOMANYREFS:
+		case errors.Is(err, unix.ETOOMANYREFS):
 			return false, nil
 		}
-		return false, os.NewSyscallError("sendmsg", err)
+		return false, err
 	}
 }
 

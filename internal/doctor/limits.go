@@ -266,12 +266,12 @@ func measureDepth(size int) (ready, full int, err error) {
 				ready = full + 1
 			}
 		}
-		switch err := sender.SendNow(payload); err {
-		case nil:
-		case unix.EAGAIN:
+		switch _, err := sender.TransmitNow(payload, nil, nil); {
+		case err == nil:
+		case errors.Is(err, unix.EAGAIN):
 			return ready, full, nil
 		default:
-			return 0, 0, os.NewSyscallError("sendmsg", err)
+			return 0, 0, err
 		}
 	}
 }

@@ -50,8 +50,8 @@ func setOption(fd, option, value int) error {
 
 // exchange sends a byte, with descriptors, from a to b. What comes is to be closed.
 func exchange(a, b int, fds ...int) (m scm.Message, err error) {
-	if err := scm.NewSender(a, nil).SendNow([]byte{'x'}, fds...); err != nil {
-		return m, os.NewSyscallError("sendmsg", err)
+	if _, err := scm.NewSender(a, nil).TransmitNow([]byte{'x'}, fds, nil); err != nil {
+		return m, err
 	}
 	var calls interrupt.Calls
 	if came, err := scm.NewReceiver(b, &calls).ReceiveNow(&m); err != nil || !came {
@@ -188,8 +188,8 @@ func (m *Machine) tryPeekOffset() (string, error) {
 
 func (m *Machine) tryScmFDs() (string, error) {
 	err := withPair(unix.SOCK_SEQPACKET, func(a, b int) error {
-		if err := scm.NewSender(a, nil).SendNow([]byte{'x'}, a); err != nil {
-			return os.NewSyscallError("sendmsg", err)
+		if _, err := scm.NewSender(a, nil).TransmitNow([]byte{'x'}, []int{a}, nil); err != nil {
+			return err
 		}
 		text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", b))
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 // with one descriptor. mm_receive_fd() in monitor_fdpass.c of OpenSSH takes one byte
 // of any value.
 var openssh = &Dialect{
-	Name: "openssh", About: "ssh with ProxyUseFdpass, ssh_config(5)",
+	Name: "openssh", About: "ssh with ProxyUseFdpass, ssh_config(5)", Resumes: true,
 	Send: func(c *Conn) (func(Parcel) error, error) {
 		send := c.plain([]byte{0})
 		return func(p Parcel) error {

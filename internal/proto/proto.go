@@ -33,6 +33,9 @@ type Dialect struct {
 	Payload, Names bool
 	// Asks tells whether Receive heeds what is wanted.
 	Asks bool
+	// Resumes tells that after an ErrAnswer the next message can be received: it is
+	// known where that one begins.
+	Resumes bool
 }
 
 // Parcel is what is sent at once.

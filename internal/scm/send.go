@@ -103,19 +103,24 @@ func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 	}
 }
 
-// SendNow is Send that waits neither for room, of which EAGAIN tells, nor for whatever
-// else may pass. Its error is the errno itself.
-func (s *Sender) SendNow(payload []byte, fds ...int) error {
-	s.load(payload, fds, nil)
+// TransmitNow is Transmit of one message that waits neither for room, of which
+// unix.EAGAIN tells, nor for whatever else may pass. Of a stream it may send the first n
+// bytes only.
+func (s *Sender) TransmitNow(payload []byte, fds []int, from *Credentials) (n int, err error) {
+	if len(fds) > MaxFDs {
+		return 0, fmt.Errorf("a message carries at most %d descriptors, not %d", MaxFDs, len(fds))
+	}
+	s.load(payload, fds, from)
 	defer func() { s.iov.Base = nil }()
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		sent, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
+			uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		switch errno {
 		case 0:
-			return nil
+			return int(sent), nil
 		case unix.EINTR:
 		default:
-			return errno
+			return 0, os.NewSyscallError("sendmsg", errno)
 		}
 	}
 }
