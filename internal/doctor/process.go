@@ -83,7 +83,7 @@ func (m *Machine) container() Finding {
 		if _, err := os.Stat(m.path(c.file)); err == nil {
 			f.Severity, f.Value = Note, c.name
 			f.Meaning = "abstract names, fs.nr_open and process numbers may be other ones than outside"
-			f.Change = "share the directory of a queue's path with the other side; --ipc and --network have no bearing on paths"
+			f.Change = "queues that lead out of it need a path in a directory that both sides have"
 			break
 		}
 	}
@@ -91,8 +91,7 @@ func (m *Machine) container() Finding {
 		if _, err := m.text(m.process("uid_map")); err != nil {
 			return f
 		}
-		f.Severity = Note
-		f.Value = strings.TrimPrefix(f.Value+", in a user namespace", "none is seen, in ")
+		f.Severity, f.Value = Note, strings.Replace(f.Value, "none is seen", "no other sign", 1)+", in a user namespace"
 		f.Meaning = "root here is another user outside: it is not exempt from the limit of descriptors in flight, and other users' processes cannot be looked at"
 		f.Change = "what needs it runs outside of the namespace"
 	}
