@@ -37,6 +37,7 @@ func New(version string) *cli.App {
 			leaf(whoCommand()),
 			leaf(queueCommand()),
 			leaf(tortureCommand()),
+			leaf(doctorCommand()),
 			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,

@@ -16,6 +16,7 @@ import (
 const (
 	exitDone       = 0
 	exitNothing    = 1   // recv, recv-exec: the queue ended and nothing came
+	exitFound      = 1   // doctor: an error is among the findings; torture: the peer has a fault
 	exitUsage      = 100 // wrong usage
 	exitSystem     = 111 // a system call failed, perhaps for a time
 	exitLost       = 112 // recv: descriptors were lost on the way

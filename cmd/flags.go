@@ -226,6 +226,7 @@ func environFlags() []cli.Flag {
 func receiveFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		&cli.StringFlag{Name: "from", Usage: "receive from `QUEUE` instead of stdin"},
+		protoFlag("receive in dialect `NAME`", false),
 		durationFlag("wait", "wait at most `TIME` for somebody else to make the queue"),
 	}, environFlags(), queueFlags())
 }

@@ -30,6 +30,7 @@ func listenCommand() *cli.Command {
 			"See fdkit-listen(1).",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "send to `QUEUE` instead of stdout"},
+			protoFlag("send in dialect `NAME`", true),
 			metricsFlag(),
 		}, intakeFlags(), privilegeFlags(), queueFlags(), clientLogFlags()),
 		Action: runListen,
@@ -42,6 +43,9 @@ func runListen(c *cli.Context) error {
 	}
 	in, err := intakeOf(c, c.Args().Slice(), queueFD(c.String("to")))
 	if err != nil {
+		return err
+	}
+	if err := checkProto(c, "to"); err != nil {
 		return err
 	}
 	var process exec.Confinement
@@ -63,8 +67,9 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	var q *fdsend.Queue
+	var sink listen.Sink
 	sig := unless(signals, func(stop <-chan struct{}) {
-		q, err = openOutput(c, in.log, 0, stop)
+		q, sink, err = openSink(c, in.log, stop)
 	})
 	switch {
 	case sig != nil && err == nil:
@@ -86,7 +91,7 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	metrics.watchQueue(q.Waiting)
-	s := service{intake: in, queue: q, sink: metrics.sink(q.Sender())}
+	s := service{intake: in, queue: q, sink: metrics.sink(sink)}
 	return s.run(signals, controls)
 }
 

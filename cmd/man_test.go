@@ -790,6 +790,23 @@ await '! fdkit queue --all | grep -q second'; kill $(cat stuck.pid)`,
 		script: "python3 naive.py /run/naive.sock &\nsh ./1 2>log | cut -d' ' -f1-4 | head -2", want: "seed 1\nLEAKED   two\n",
 	},
 	{
+		page: "fdkit-doctor.1", blocks: []string{"(ulimit -n 20; fdkit doctor)"},
+		script: "sh ./1 >out || echo \"= $?\"; grep -oE '^[a-z]+ +(open-files|rights) ' out; grep -c '^[0-9]* checks: ' out",
+		want:   "= 1\nwarning open-files \nerror   rights \n1\n",
+	},
+	{
+		page: "fdkit-doctor.1", blocks: []string{"fdkit doctor -v --sndbuf 65536 | grep queue-depth"},
+		script: "sh ./1 | grep -oE 'SO_SNDBUF 65536: .* [0-9]{2,} fit'| sed 's/[0-9]* messages/N messages/; s/[0-9]* fit/N fit/'",
+		want:   "SO_SNDBUF 65536: poll says there is room for N messages, and N fit\n",
+	},
+	{
+		page: "fdkit-doctor.1", needs: []string{"jq"},
+		blocks: []string{"fdkit doctor --json --pid \"$(cat service.pid)\" |"},
+		script: "echo $$ >service.pid; sh ./1 | sed \"s/$$/PID/; s/[0-9][0-9]*/N/g\"",
+		want:   "process PID: soft limit N, hard limit N, in use N\nuser N: N in flight, limit N, and exempt\n", root: true,
+	},
+
+	{
 		page: "fdkit-inspect.1", blocks: []string{"fdkit inspect 3</etc/passwd 4>>log"},
 		script: `. ./1 | sed -nE 's/^([34]) +(r|w) +file +[^ ]*\/([a-z]+), .*bytes, at 0/\1 \2 \3/p'`,
 		want:   "3 r passwd\n4 w log [append]\n",

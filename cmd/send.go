@@ -172,35 +172,19 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 
 // speak sends the messages in the dialect.
 func (s *sending) speak(q *fdsend.Queue, messages []outgoing, stop <-chan struct{}) error {
-	defer q.Close()
-	go func() {
-		<-stop
-		_, _ = q.Close()
-	}()
-	explain := func(err error) error {
-		if errors.Is(err, fdsend.ErrStopped) {
-			err = errUnanswered
-		}
-		return fmt.Errorf("dialect %s: %w", s.dialect.Name, err)
-	}
-	send, err := q.Speak(s.dialect.Name)
-	if err != nil {
-		return explain(err)
-	}
+	var parcels []fdsend.Parcel
 	names := s.payload.names
 	for _, m := range messages {
-		p := fdsend.Parcel{FDs: m.fds, Payload: s.payload.fixed}
-		if s.dialect.Name == "fdkit" {
-			p.Payload = m.payload
+		p := parcelOf(s.dialect, m.payload, m.fds...)
+		if s.payload.fixed != nil {
+			p.Payload = s.payload.fixed
 		}
 		if names != nil {
 			p.Names, names = names[:len(m.fds)], names[len(m.fds):]
 		}
-		if err := send(p); err != nil {
-			return explain(err)
-		}
+		parcels = append(parcels, p)
 	}
-	return nil
+	return speakAll(q, s.dialect, parcels, stop)
 }
 
 // acquire opens what is to be opened. Release closes it again, also after an error.

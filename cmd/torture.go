@@ -25,8 +25,6 @@ import (
 	"fdkit/internal/torture"
 )
 
-const exitFault = 1 // torture: the peer has a fault
-
 func tortureCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "torture",
@@ -126,7 +124,7 @@ func runTorture(c *cli.Context) error {
 	case err != nil:
 		return explainFiles(err)
 	case out.faults > 0:
-		return quiet(exitFault)
+		return quiet(exitFound)
 	}
 	return nil
 }

@@ -37,6 +37,9 @@ type Dialect struct {
 	CheckName func(name string) error
 	// Asks tells whether Receive heeds what is wanted.
 	Asks bool
+	// Resumes tells that after an ErrAnswer the next message can be received: it is
+	// known where that one begins.
+	Resumes bool
 }
 
 // Parcel is what is sent at once.

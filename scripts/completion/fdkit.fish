@@ -12,11 +12,11 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to metrics backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+            set valued to proto metrics backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case bind
-            set valued to name backlog address-fd ready-fd socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
+            set valued to proto name backlog address-fd ready-fd socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
-            set valued to fd dialect timeout bind mode owner log
+            set valued to fd dialect proto timeout bind mode owner log
         case drain
             set valued from to count timeout wait mode owner log
         case send
@@ -24,15 +24,17 @@ function __fdkit_state
         case recv
             set valued from count name proto timeout wait fd accept-env dialect mode owner log
         case recv-exec
-            set valued from wait accept-env dialect mode owner fd log
+            set valued from proto wait accept-env dialect mode owner fd log
         case pool
-            set valued from wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
+            set valued from proto wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
         case serve
             set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
         case grab
             set valued to fd name mode owner log
         case torture
             set valued case mode owner rounds seed skip timeout type wait
+        case doctor
+            set valued pid sndbuf user
     end
     set -l where options
     while set -q words[1]
@@ -148,9 +150,11 @@ complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors 
 complete -c fdkit -n __fish_is_first_token -a who -d 'tell which processes hold an open socket, pipe or file'
 complete -c fdkit -n __fish_is_first_token -a queue -d 'show what is in flight in Unix sockets, and leave it there'
 complete -c fdkit -n __fish_is_first_token -a torture -d 'test a program that receives or sends descriptors with what it does not expect'
+complete -c fdkit -n __fish_is_first_token -a doctor -d 'find out what decides on this machine whether descriptors pass'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at listen' -l proto -d 'send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at listen' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
@@ -204,6 +208,7 @@ complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd: sys
 complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
 
 complete -c fdkit -n '__fdkit_at bind' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at bind' -l proto -d 'without PROGRAM: send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at bind' -l name -d 'call the sockets of the next ADDRESS NAME; one for each ADDRESS, in order' -x
 complete -c fdkit -n '__fdkit_at bind' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at bind' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
@@ -240,6 +245,7 @@ complete -c fdkit -n '__fdkit_addressed bind' -a '(__fdkit_after_addresses bind)
 complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at connect' -l fd -d 'with PROGRAM: place the connection at N[,N...] instead of 6,7' -x
 complete -c fdkit -n '__fdkit_at connect' -l dialect -d 'also describe the connection as NAME[,NAME...] does: ncat, tcp6 or ucspi' -x
+complete -c fdkit -n '__fdkit_at connect' -l proto -d 'without PROGRAM: send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at connect' -l timeout -d 'give up after TIME' -x
 complete -c fdkit -n '__fdkit_at connect' -l bind -d 'connect from this LOCAL IP address, :PORT or both' -x
 complete -c fdkit -n '__fdkit_at connect' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
@@ -274,7 +280,7 @@ complete -c fdkit -n '__fdkit_at send' -l env -d 'send the variable NAME=VALUE a
 complete -c fdkit -n '__fdkit_at send' -l name -d 'call the next descriptor NAME; one for each, in order' -x
 complete -c fdkit -n '__fdkit_at send' -l payload -d 'send this TEXT along instead of variables' -x
 complete -c fdkit -n '__fdkit_at send' -l payload-hex -d 'the same in hexadecimal DIGITS' -x
-complete -c fdkit -n '__fdkit_at send' -l proto -d 'send in dialect NAME' -x
+complete -c fdkit -n '__fdkit_at send' -l proto -d 'send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at send' -l timeout -d 'give up after TIME' -x
 complete -c fdkit -n '__fdkit_at send' -l wait -d 'wait at most TIME for somebody else to make the queue or to listen' -x
 complete -c fdkit -n '__fdkit_at send' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
@@ -293,7 +299,7 @@ complete -c fdkit -n '__fdkit_at recv' -l explain -d 'say in plain words what th
 complete -c fdkit -n '__fdkit_at recv' -l json -d 'print an object of JSON for each message, with all that is known'
 complete -c fdkit -n '__fdkit_at recv' -l name -d 'ask for the descriptor NAME; in dialects in which one asks' -x
 complete -c fdkit -n '__fdkit_at recv' -l list -d 'ask for the names only; in dialects in which one asks'
-complete -c fdkit -n '__fdkit_at recv' -l proto -d 'receive in dialect NAME' -x
+complete -c fdkit -n '__fdkit_at recv' -l proto -d 'receive in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at recv' -l timeout -d 'give up when all is not done after TIME' -x
 complete -c fdkit -n '__fdkit_at recv' -l wait -d 'wait at most TIME for somebody else to make the queue, to listen or to connect' -x
 complete -c fdkit -n '__fdkit_at recv' -l fd -d 'with PROGRAM: place the descriptors from N on, or each at one of N,N...' -x
@@ -309,6 +315,7 @@ complete -c fdkit -n '__fdkit_at recv' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand recv' -a '(__fdkit_program)'
 
 complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at recv-exec' -l proto -d 'receive in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
@@ -321,6 +328,7 @@ complete -c fdkit -n '__fdkit_at recv-exec' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand recv-exec' -a '(__fdkit_program)'
 
 complete -c fdkit -n '__fdkit_at pool' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at pool' -l proto -d 'receive in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at pool' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at pool' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at pool' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
@@ -464,6 +472,14 @@ complete -c fdkit -n '__fdkit_at torture' -s v -d 'tell of each case what was se
 complete -c fdkit -n '__fdkit_at torture' -l wait -d 'wait at most TIME for the peer to listen, or to connect' -x
 complete -c fdkit -n '__fdkit_at torture' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand torture' -a '(__fdkit_program)'
+
+complete -c fdkit -n '__fdkit_at doctor' -l json -d 'print an object of JSON for each check'
+complete -c fdkit -n '__fdkit_at doctor' -l pid -d 'look at the limits and the confinement of process PID' -x -a '(__fish_complete_pids)'
+complete -c fdkit -n '__fdkit_at doctor' -l sndbuf -d 'measure a queue with an SO_SNDBUF of BYTES' -x
+complete -c fdkit -n '__fdkit_at doctor' -l user -d 'count what is in flight of USER' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at doctor' -s v -d 'print all checks, also those that have found nothing'
+complete -c fdkit -n '__fdkit_at doctor' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand doctor' -F
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
