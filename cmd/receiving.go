@@ -21,6 +21,7 @@ type receiving struct {
 	count   int           // messages; 0: all
 	timeout time.Duration // negative: none
 	dialect string
+	asks    bool // in that dialect a receiver asks, and nothing may be the answer
 	want    fdrecv.Want
 	printer arrivalPrinter
 	program *successor // nil: none
@@ -151,6 +152,7 @@ func (r *receiving) ended() error {
 	case r.passed > 0:
 		r.log.notice("%s has ended, and no descriptor has come", r.from)
 		return quiet(exitNothing)
+	case r.came == 0 && r.asks:
 	case r.came == 0:
 		r.log.notice("%s has ended, and nothing has come", r.from)
 		return quiet(exitNothing)

@@ -89,7 +89,7 @@ func receivingOf(c *cli.Context) (*receiving, error) {
 	}
 	d := protoOf(c)
 	if d != nil {
-		r.dialect = d.Name
+		r.dialect, r.asks = d.Name, d.Asks
 	}
 	r.printer.spoken = r.dialect != "raw" && r.dialect != "fdkit"
 	for _, option := range []string{"name", "list"} {

@@ -3,6 +3,8 @@
 package cmd
 
 import (
+	"errors"
+
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
@@ -40,15 +42,18 @@ func speakAll(q *fdsend.Queue, d *proto.Dialect, parcels []fdsend.Parcel, stop <
 	defer q.Close()
 	defer closeOn(q, stop)()
 	send, err := q.Speak(d.Name)
-	if err != nil {
-		return dialectError(d, err)
-	}
 	for _, p := range parcels {
-		if err := send(p); err != nil {
-			return dialectError(d, err)
+		if err == nil {
+			err = send(p)
 		}
 	}
-	return nil
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fdsend.ErrStopped):
+		err = errUnanswered
+	}
+	return dialectError(d, err)
 }
 
 // openSink opens the queue that --to names, and begins to speak the dialect of --proto.

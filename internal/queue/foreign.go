@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/hint"
+	"fdkit/internal/scm"
 	"fdkit/internal/unixpath"
 )
 
@@ -133,6 +134,12 @@ func receiveDatagrams(path string, o opening) (*Queue, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
+	}
+	// Before anybody can send: of a datagram that is queued already nobody will know who
+	// has sent it, nor that it was one if it is empty.
+	if err := scm.PassCredentials(fd); err != nil {
+		closeAll(fd)
+		return nil, err
 	}
 	if err := unixpath.Bind(fd, path, o.Access(), 0); err != nil {
 		closeAll(fd)
