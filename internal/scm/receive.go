@@ -124,13 +124,8 @@ func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
 // take turns what recvmsg has stored into m. It returns false for an empty
 // message, which is to be passed over.
 func (r *Receiver) take(m *Message, n int) (bool, error) {
-	m.Payload, m.FDs, m.Names, m.Sender = r.payload[:n], r.fds[:0], nil, nil
-	m.Cut = r.header.Flags&unix.MSG_TRUNC != 0
-	r.ancillary(m)
-	if r.header.Flags&unix.MSG_CTRUNC != 0 {
-		lost := &LostError{Came: len(m.FDs)}
-		m.Close()
-		return true, lost
+	if err := r.store(m, n); err != nil {
+		return true, err
 	}
 	if n > 0 || len(m.FDs) > 0 {
 		return true, nil
@@ -146,6 +141,18 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 		return false, nil
 	}
 	return true, io.EOF
+}
+
+// store stores in m what recvmsg has left.
+func (r *Receiver) store(m *Message, n int) error {
+	*m = Message{Payload: r.payload[:n], FDs: r.fds[:0], Cut: r.header.Flags&unix.MSG_TRUNC != 0}
+	r.ancillary(m)
+	if r.header.Flags&unix.MSG_CTRUNC == 0 {
+		return nil
+	}
+	lost := &LostError{Came: len(m.FDs)}
+	m.Close()
+	return lost
 }
 
 // ancillary stores in m what the control messages have.

@@ -22,6 +22,7 @@ type Sender struct {
 	header  unix.Msghdr
 	iov     unix.Iovec
 	control [(16+4*MaxFDs+7)/8 + (16+unix.SizeofUcred+7)/8]uint64
+	to      unix.RawSockaddrUnix
 	delay   atomic.Uint32 // the errno that Send tries again for, 0: none
 }
 
@@ -69,8 +70,7 @@ func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 		}
 	}()
 	for pause := time.Millisecond; ; {
-		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
-			uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL)
+		n, errno := s.sendmsg(0)
 		switch errno {
 		case 0:
 			if payload = payload[n:]; len(payload) == 0 {
@@ -95,12 +95,52 @@ func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 			s.delay.Store(uint32(errno))
 			time.Sleep(pause)
 			pause = min(2*pause, 50*time.Millisecond)
-		case unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED, unix.ENOTCONN:
-			return ErrGone
 		default:
-			return os.NewSyscallError("sendmsg", errno)
+			return explain(errno)
 		}
 	}
+}
+
+// TransmitNow is Transmit that never waits. It makes one call, and returns how many bytes
+// of the payload were taken; the descriptors went with the first. Whatever may heal with
+// time is an error too: EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM.
+func (s *Sender) TransmitNow(payload []byte, fds []int, from *Credentials) (n int, err error) {
+	if len(fds) > MaxFDs {
+		return 0, fmt.Errorf("a message carries at most %d descriptors, not %d", MaxFDs, len(fds))
+	}
+	s.load(payload, fds, from)
+	defer func() { s.iov.Base = nil }()
+	for {
+		switch n, errno := s.sendmsg(unix.MSG_DONTWAIT); errno {
+		case 0:
+			return n, nil
+		case unix.EINTR:
+		default:
+			return 0, explain(errno)
+		}
+	}
+}
+
+// To makes datagrams go to that address, as ExactReceiver.Source has it.
+func (s *Sender) To(address string) {
+	s.to.Family = unix.AF_UNIX
+	n := copy(unsafe.Slice((*byte)(unsafe.Pointer(&s.to.Path)), len(s.to.Path)), address)
+	s.header.Name = (*byte)(unsafe.Pointer(&s.to))
+	s.header.Namelen = nameOffset + uint32(n)
+}
+
+func (s *Sender) sendmsg(flags uintptr) (int, unix.Errno) {
+	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
+		uintptr(unsafe.Pointer(&s.header)), flags|unix.MSG_NOSIGNAL)
+	return int(n), errno
+}
+
+func explain(errno unix.Errno) error {
+	switch errno {
+	case unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED, unix.ENOTCONN:
+		return ErrGone
+	}
+	return os.NewSyscallError("sendmsg", errno)
 }
 
 func (s *Sender) load(payload []byte, fds []int, from *Credentials) {
