@@ -32,6 +32,7 @@ func New(version string) *cli.App {
 			leaf(poolCommand()),
 			leaf(serveCommand()),
 			leaf(inspectCommand()),
+			leaf(tapCommand()),
 			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,

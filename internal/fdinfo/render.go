@@ -16,11 +16,15 @@ import (
 // JSON returns the description as one line of JSON, without a line end. Whatever is in
 // names, it is printable: other characters are escaped, and bytes that are no UTF-8
 // are U+FFFD.
-func (d Description) JSON() []byte {
+func (d Description) JSON() []byte { return PrintableJSON(d) }
+
+// PrintableJSON returns a value that encoding/json can encode as one line of JSON,
+// printable whatever is in its texts.
+func PrintableJSON(v any) []byte {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(d) // cannot fail: no type of ours does, and NaN does not occur
+	_ = encoder.Encode(v) // cannot fail: no type of ours does, and NaN does not occur
 	out := make([]byte, 0, b.Len())
 	for _, r := range strings.TrimSuffix(b.String(), "\n") {
 		switch {

@@ -157,7 +157,7 @@ func (c *Conn) pump(from proto.Direction, in, out *side) {
 			return
 		}
 		c.relay.on.Message(c, from, &m)
-		err = c.relay.deliver(&m, out.send.FD(), out.pass)
+		err = c.relay.deliver(&m, out.pass)
 		size, fds := len(m.Payload), len(m.FDs)
 		m.Close()
 		if err == nil {

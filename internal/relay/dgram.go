@@ -69,7 +69,7 @@ func (r *Relay) passDatagrams() error {
 		}
 		s.used = number
 		r.on.Message(&s.Conn, proto.FromClient, &m)
-		s.report(proto.FromClient, &m, r.deliver(&m, s.fd, s.pass))
+		s.report(proto.FromClient, &m, r.deliver(&m, s.pass))
 	}
 }
 
@@ -133,7 +133,7 @@ func (s *sender) answer(receive *scm.ExactReceiver) {
 		switch {
 		case came:
 			s.relay.on.Message(&s.Conn, proto.FromServer, &m)
-			s.report(proto.FromServer, &m, s.relay.deliver(&m, s.relay.listener, back.Transmit))
+			s.report(proto.FromServer, &m, s.relay.deliver(&m, back.Transmit))
 		case err == interrupt.ErrStopped, s.forgotten.Load():
 			return
 		case err != nil:

@@ -71,15 +71,18 @@ func TypeOf(path string) (int, error) {
 	return unix.SOCK_STREAM, nil
 }
 
-// settle gives both endpoints their type.
-func settle(listen, target *Endpoint) error {
+// settle gives both endpoints their type, and tells whether somebody serves the target.
+func settle(listen, target *Endpoint) (served bool, err error) {
+	if info, err := os.Lstat(target.Path); err == nil && info.Mode().Type() != fs.ModeSocket && !unixpath.Abstract(target.Path) {
+		return false, fmt.Errorf("cannot relay to %s: %w", target.Path, unixpath.ErrNotSocket)
+	}
 	found, err := TypeOf(target.Path)
 	absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)
 	for _, typ := range []int{target.Type, listen.Type} {
 		switch {
 		case typ == 0:
 		case err == nil && typ != found:
-			return fmt.Errorf("cannot relay to %s: it is a socket of another type, %s", target.Path, TypeName(found))
+			return false, fmt.Errorf("cannot relay to %s: it is a socket of another type, %s", target.Path, TypeName(found))
 		default:
 			found, err = typ, nil
 		}
@@ -88,8 +91,8 @@ func settle(listen, target *Endpoint) error {
 		err = hint.Wrap(err, "start the program that serves it first, or say of what type it will be: unix:"+target.Path)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot find out the type of %s: %w", target.Path, err)
+		return false, fmt.Errorf("cannot find out the type of %s: %w", target.Path, err)
 	}
 	listen.Type, target.Type = found, found
-	return nil
+	return !absent, nil
 }

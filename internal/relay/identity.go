@@ -133,14 +133,8 @@ func peerGroups(fd int) ([]uint32, error) {
 // deliver passes a message on, in the name of its sender as far as the kernel lets. A
 // receiver that does not ask for the sender is not told, and what is written by different
 // senders is not put together in either case, unix_stream_read_generic().
-func (r *Relay) deliver(m *scm.Message, socket int, pass func([]byte, []int, *scm.Credentials) error) error {
-	try := func(from *scm.Credentials) error {
-		err := pass(m.Payload, m.FDs, from)
-		if errors.Is(err, unix.EMSGSIZE) && enlarge(socket, len(m.Payload)) {
-			err = pass(m.Payload, m.FDs, from)
-		}
-		return err
-	}
+func (r *Relay) deliver(m *scm.Message, pass func([]byte, []int, *scm.Credentials) error) error {
+	try := func(from *scm.Credentials) error { return pass(m.Payload, m.FDs, from) }
 	from := m.Sender
 	if from == nil || from.PID == 0 { // it was sent when nobody asked for the sender
 		return try(nil)
@@ -169,15 +163,3 @@ func (r *Relay) deliver(m *scm.Message, socket int, pass func([]byte, []int, *sc
 }
 
 func isDenied(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.ESRCH) }
-
-// enlarge makes the socket's buffer large enough for a packet of that size, socket(7).
-func enlarge(socket, size int) bool {
-	const overhead = 32 // in unix_dgram_sendmsg()
-	for _, option := range []int{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF} {
-		_ = unix.SetsockoptInt(socket, unix.SOL_SOCKET, option, size+overhead)
-		if now, err := unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_SNDBUF); err == nil && now >= size+overhead {
-			return true
-		}
-	}
-	return false
-}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdinfo"
+	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
 	"fdkit/internal/proto"
 	"fdkit/internal/scm"
@@ -89,8 +90,12 @@ type Conn struct {
 // Listen begins to listen, so that Serve can serve. The socket file gets the access, of
 // which what is not given is that of the target's.
 func Listen(listen, target Endpoint, access unixpath.Access, on Events) (r *Relay, err error) {
-	if err := settle(&listen, &target); err != nil {
+	served, err := settle(&listen, &target)
+	if err != nil {
 		return nil, err
+	}
+	if !served {
+		on.Notice(fmt.Errorf("nobody serves %s yet: clients are turned away until somebody does", target.Path))
 	}
 	r = &Relay{listen: listen, target: target, on: on, conns: map[*Conn]bool{}}
 	if r.listener, err = unix.Socket(unix.AF_UNIX, listen.Type|unix.SOCK_CLOEXEC, 0); err != nil {
@@ -105,6 +110,9 @@ func Listen(listen, target Endpoint, access unixpath.Access, on Events) (r *Rela
 	}
 	if err != nil {
 		_ = unix.Close(r.listener)
+		if errors.Is(err, unixpath.ErrLive) {
+			err = hint.Wrap(err, "another process serves this path; stop it or choose another")
+		}
 		return nil, fmt.Errorf("cannot bind %s: %w", listen.Path, err)
 	}
 	return r, nil

@@ -129,10 +129,36 @@ func (s *Sender) To(address string) {
 	s.header.Namelen = nameOffset + uint32(n)
 }
 
+// sendmsg sends what load has loaded. A packet that is too large for the socket's buffer
+// makes that larger.
 func (s *Sender) sendmsg(flags uintptr) (int, unix.Errno) {
-	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
-		uintptr(unsafe.Pointer(&s.header)), flags|unix.MSG_NOSIGNAL)
-	return int(n), errno
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
+			uintptr(unsafe.Pointer(&s.header)), flags|unix.MSG_NOSIGNAL)
+		if errno != unix.EMSGSIZE || !s.enlarge() {
+			return int(n), errno
+		}
+	}
+}
+
+// enlarge tells whether it could make the buffer large enough, socket(7). The limit
+// wmem_max does not hold with CAP_NET_ADMIN.
+func (s *Sender) enlarge() bool {
+	need := int(s.iov.Len) + 32 // as unix_dgram_sendmsg() in net/unix/af_unix.c has it
+	large := func() bool {
+		now, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		return err == nil && now >= need
+	}
+	if large() {
+		return false // that is not the reason
+	}
+	for _, option := range []int{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF} {
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, option, need)
+		if large() {
+			return true
+		}
+	}
+	return false
 }
 
 func explain(errno unix.Errno) error {
