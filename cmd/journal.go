@@ -14,8 +14,8 @@ import (
 // meanwhile are counted, and the count is written in their place.
 type journal struct {
 	lines   chan string
-	waiting atomic.Int64 // bytes
-	missing atomic.Int64 // lines
+	waiting atomic.Int64  // bytes
+	missing atomic.Int64  // lines
 	written chan struct{} // closed when all is written
 	mu      sync.RWMutex
 	ended   bool

@@ -57,6 +57,8 @@ func newRecorder(c *cli.Context) (*recorder, error) {
 	})
 	if rec.file == 2 {
 		rec.log.journal = rec.journal // so that all is in order
+	} else {
+		rec.log.journal = newJournal(rec.log)
 	}
 	return rec, nil
 }
@@ -80,10 +82,10 @@ func (rec *recorder) open(c *cli.Context) error {
 // end writes what waits, and says if nobody reads it.
 func (rec *recorder) end() error {
 	unread := rec.journal.end()
-	rec.log.journal = nil
 	if rec.file == 2 {
 		return nil
 	}
+	rec.log.journal.end()
 	if unread > 0 {
 		return fmt.Errorf("cannot write to %s: nobody has read %s", rec.name, count(unread, "message", "messages"))
 	}

@@ -90,6 +90,11 @@ func runTap(c *cli.Context) error {
 		} else if a.Type != b.Type && a.Type != 0 && b.Type != 0 {
 			return usagef("the endpoints are of two types, %s and %s", relay.TypeName(a.Type), relay.TypeName(b.Type))
 		}
+		for _, option := range []string{"mode", "owner"} {
+			if c.IsSet(option) && unixpath.Abstract(endpoints[0].Path) {
+				return usagef("option --%s: %s is an abstract name, which has no file", option, endpoints[0].Path)
+			}
+		}
 		run = func(c *cli.Context, rec *recorder) error { return runRelay(c, rec, endpoints[0], endpoints[1]) }
 	default:
 		return usageHint("fdkit tap LISTEN TARGET listens at one socket and connects to another; without operands it is a filter between queues",

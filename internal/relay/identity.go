@@ -15,6 +15,7 @@ import (
 	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
+	"fdkit/internal/unixpath"
 )
 
 // connect connects the socket to the target, as the client's user if that is possible:
@@ -30,6 +31,9 @@ func (r *Relay) connect(client, socket int) error {
 		err = r.connectAs(who, groups, socket)
 	}
 	if denied, ok := errors.AsType[identityError](err); ok {
+		if unixpath.Abstract(r.listen.Path) && who.Uid != 0 && int(who.Uid) != os.Geteuid() {
+			return fmt.Errorf("it is user %d, whom the permissions of no file keep from coming in as this process's user", who.Uid)
+		}
 		r.notice(noticeUser, hint.Wrap(fmt.Errorf("the target sees the user of this process as that of all clients: %w", denied.error),
 			"root can connect as each client's user"))
 		return r.connectAs(nil, nil, socket)

@@ -97,6 +97,9 @@ func Listen(listen, target Endpoint, access unixpath.Access, on Events) (r *Rela
 	if !served {
 		on.Notice(fmt.Errorf("nobody serves %s yet: clients are turned away until somebody does", target.Path))
 	}
+	if listen.Type == unix.SOCK_DGRAM && unixpath.Abstract(listen.Path) && !unixpath.Abstract(target.Path) {
+		return nil, hint.Wrap(fmt.Errorf("cannot bind %s: anybody could send to an abstract name", listen.Path), "a path has permissions")
+	}
 	r = &Relay{listen: listen, target: target, on: on, conns: map[*Conn]bool{}}
 	if r.listener, err = unix.Socket(unix.AF_UNIX, listen.Type|unix.SOCK_CLOEXEC, 0); err != nil {
 		return nil, os.NewSyscallError("socket", err)

@@ -25,7 +25,7 @@ type ExactReceiver struct {
 
 // exactSize is more than a stream sends at once: unix_stream_sendmsg() makes pieces of at
 // most 32 KiB and four pages.
-const exactSize = 128 << 10
+const exactSize = 64 << 10
 
 // NewExactReceiver returns an ExactReceiver for the socket fd, which stays the caller's.
 // It sets SO_PASSCRED.

@@ -30,12 +30,12 @@ _fdkit_kind() {
     local name=${2%%=*}
     name=${name#-}
     case "$1 ${name#-}" in
-    'listen to' | 'bind to' | 'connect to' | 'send to' | 'recv from' | 'recv-exec from' | 'pool from') kind='queue' ;;
+    'listen to' | 'bind to' | 'connect to' | 'send to' | 'recv from' | 'recv-exec from' | 'pool from' | 'tap from' | 'tap to') kind='queue' ;;
     'listen metrics' | 'pool metrics' | 'serve metrics') kind='address' ;;
-    'listen rules' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve rules' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot') kind='file' ;;
-    'listen socket-owner' | 'listen user' | 'listen owner' | 'bind socket-owner' | 'bind owner' | 'connect owner' | 'send owner' | 'recv owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve socket-owner' | 'serve user') kind='user' ;;
-    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-message' | 'listen busy-after' | 'listen socket-mode' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'bind name' | 'bind backlog' | 'bind address-fd' | 'bind ready-fd' | 'bind socket-mode' | 'bind keepalive-idle' | 'bind keepalive-interval' | 'bind keepalive-count' | 'bind defer-accept' | 'bind fastopen' | 'bind reuseport' | 'bind mark' | 'bind bind-to-device' | 'bind rcvbuf' | 'bind sndbuf' | 'bind sockopt' | 'bind mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'send env' | 'send name' | 'send payload' | 'send payload-hex' | 'send proto' | 'send timeout' | 'send wait' | 'send mode' | 'recv count' | 'recv name' | 'recv proto' | 'recv timeout' | 'recv wait' | 'recv mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve address-fd' | 'serve ready-fd' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-message' | 'serve busy-after' | 'serve socket-mode' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve per-source' | 'serve per-source-message' | 'serve timeout' | 'serve idle-timeout' | 'serve first-byte-timeout' | 'serve queue-timeout' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect') kind='none' ;;
-    'listen log' | 'bind log' | 'connect log' | 'send log' | 'recv log' | 'recv-exec log' | 'pool log' | 'serve log') kind='text json' ;;
+    'listen rules' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve rules' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot' | 'tap output') kind='file' ;;
+    'listen socket-owner' | 'listen user' | 'listen owner' | 'bind socket-owner' | 'bind owner' | 'connect owner' | 'send owner' | 'recv owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve socket-owner' | 'serve user' | 'tap owner') kind='user' ;;
+    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-message' | 'listen busy-after' | 'listen socket-mode' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'bind name' | 'bind backlog' | 'bind address-fd' | 'bind ready-fd' | 'bind socket-mode' | 'bind keepalive-idle' | 'bind keepalive-interval' | 'bind keepalive-count' | 'bind defer-accept' | 'bind fastopen' | 'bind reuseport' | 'bind mark' | 'bind bind-to-device' | 'bind rcvbuf' | 'bind sndbuf' | 'bind sockopt' | 'bind mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'send env' | 'send name' | 'send payload' | 'send payload-hex' | 'send proto' | 'send timeout' | 'send wait' | 'send mode' | 'recv count' | 'recv name' | 'recv proto' | 'recv timeout' | 'recv wait' | 'recv mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve address-fd' | 'serve ready-fd' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-message' | 'serve busy-after' | 'serve socket-mode' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve per-source' | 'serve per-source-message' | 'serve timeout' | 'serve idle-timeout' | 'serve first-byte-timeout' | 'serve queue-timeout' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect' | 'tap wait' | 'tap decode' | 'tap bytes' | 'tap mode') kind='none' ;;
+    'listen log' | 'bind log' | 'connect log' | 'send log' | 'recv log' | 'recv-exec log' | 'pool log' | 'serve log' | 'tap log') kind='text json' ;;
     *) kind='' ;;
     esac
 }
@@ -121,7 +121,7 @@ _fdkit() {
     if ((n == 1)); then
         case $cur in
         -*) _fdkit_reply '--help -h --version' "$cur" ;;
-        *) _fdkit_reply 'listen bind connect send recv recv-exec pool serve inspect completion' "$cur" ;;
+        *) _fdkit_reply 'listen bind connect send recv recv-exec pool serve inspect tap completion' "$cur" ;;
         esac
         return
     fi
@@ -161,6 +161,10 @@ _fdkit() {
     inspect)
         options='--json -v --help -h'
         operands='pid'
+        ;;
+    tap)
+        options='--from --to --wait --decode --json --hex --bytes --output --mode --owner -v -Q -q --log --help -h'
+        operands='file'
         ;;
     completion)
         options='--help -h'

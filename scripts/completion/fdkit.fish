@@ -27,6 +27,8 @@ function __fdkit_state
             set valued from wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
         case serve
             set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
+        case tap
+            set valued from to wait decode bytes output mode owner log
     end
     set -l where options
     while set -q words[1]
@@ -137,6 +139,7 @@ complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descript
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
 complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
+complete -c fdkit -n __fish_is_first_token -a tap -d 'show what passes between queues, or through a Unix socket'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
@@ -394,6 +397,23 @@ complete -c fdkit -n '__fdkit_at inspect' -l json -d 'print an object of JSON fo
 complete -c fdkit -n '__fdkit_at inspect' -s v -d 'print all that is known, a line for each fact'
 complete -c fdkit -n '__fdkit_at inspect' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand inspect' -a '(__fish_complete_pids)'
+
+complete -c fdkit -n '__fdkit_at tap' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at tap' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at tap' -l wait -d 'wait at most TIME for somebody else to make the queue of --from' -x
+complete -c fdkit -n '__fdkit_at tap' -l decode -d 'explain what is said in dialect NAME' -x
+complete -c fdkit -n '__fdkit_at tap' -l json -d 'write an object of JSON for each message'
+complete -c fdkit -n '__fdkit_at tap' -l hex -d 'write payloads in hexadecimal, as hexdump -C does'
+complete -c fdkit -n '__fdkit_at tap' -l bytes -d 'write at most N bytes of each payload' -x
+complete -c fdkit -n '__fdkit_at tap' -l output -d 'append to FILE what is to be shown, instead of writing it to stderr' -r -F
+complete -c fdkit -n '__fdkit_at tap' -l mode -d 'permission BITS of a queue or socket that is made: who may write may attach or connect' -x
+complete -c fdkit -n '__fdkit_at tap' -l owner -d 'USER[:GROUP] that owns a queue or socket that is made' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at tap' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at tap' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at tap' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at tap' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at tap' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand tap' -F
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
