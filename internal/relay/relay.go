@@ -33,7 +33,6 @@ type Relay struct {
 
 	accepting interrupt.Calls // and receiving datagrams
 	sending   interrupt.Calls // of datagrams
-	short     bool            // accepting pauses for want of something
 	done      sync.WaitGroup  // the connections
 	last      atomic.Int64    // the ID that was given last
 	noOnce    [notices]sync.Once
@@ -241,8 +240,8 @@ func (r *Relay) Stop() {
 	}
 }
 
-// Close is Stop that gives up what cannot be delivered at once. Serve must have been
-// called, and returns.
+// Close is Stop that gives up what cannot be delivered at once. Serve, which must have
+// been called, returns soon.
 func (r *Relay) Close() {
 	r.Stop()
 	r.sending.Stop()
@@ -251,7 +250,6 @@ func (r *Relay) Close() {
 		c.close()
 	}
 	r.mu.Unlock()
-	r.done.Wait()
 }
 
 // add takes note of a connection; false: the relay has ended.

@@ -128,9 +128,41 @@ func open(t *testing.T, typ int) int {
 	return fd
 }
 
+// again makes a call again that a signal has ended: with a limit, socket(7), none goes on
+// by itself, signal(7).
+func again(call func() error) (err error) {
+	for err = call(); err == unix.EINTR; err = call() {
+	}
+	return err
+}
+
+func connect(fd int, path string) error {
+	return again(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) })
+}
+
+func read(fd, room int) (n int, err error) {
+	err = again(func() error {
+		n, err = unix.Read(fd, make([]byte, room))
+		return err
+	})
+	return n, err
+}
+
+func poll(fds []unix.PollFd) (n int, err error) {
+	err = again(func() error {
+		n, err = unix.Poll(fds, int(fdtest.Limit.Milliseconds()))
+		return err
+	})
+	return n, err
+}
+
 func accept(t *testing.T, listener int) int {
 	t.Helper()
-	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	var fd int
+	err := again(func() (err error) {
+		fd, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		return err
+	})
 	if err != nil {
 		t.Fatalf("accept4: %v", err)
 	}
@@ -148,7 +180,7 @@ func (s *script) through(t *testing.T, target int) (client, server *fdtest.End) 
 	}
 	limit := unix.NsecToTimeval(fdtest.Limit.Nanoseconds())
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.path}); err != nil {
+	if err := connect(fd, s.path); err != nil {
 		t.Fatalf("connect: %v", err)
 	}
 	conn := accept(t, target)
@@ -175,7 +207,11 @@ func receive(t *testing.T, fd, room int) string {
 func receiveFrom(t *testing.T, fd, room int) (got string, from unix.Sockaddr) {
 	t.Helper()
 	control := make([]byte, 2048)
-	n, oobn, _, from, err := unix.Recvmsg(fd, make([]byte, room), control, unix.MSG_CMSG_CLOEXEC)
+	var n, oobn int
+	err := again(func() (err error) {
+		n, oobn, _, from, err = unix.Recvmsg(fd, make([]byte, room), control, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
 	if err != nil {
 		return err.Error(), nil
 	}
@@ -237,7 +273,7 @@ func TestApart(t *testing.T) {
 	}
 	fdtest.Eventually(t, "all passed on", func() bool { return s.count(">1+1") == 100 })
 	for i := range 100 {
-		if n, err := unix.Read(server.FD, make([]byte, 4)); n != 4 {
+		if n, err := read(server.FD, 4); n != 4 {
 			t.Fatalf("read = %d, %v", n, err)
 		}
 		if got := receive(t, server.FD, 1); got != "1+1" {
@@ -276,7 +312,7 @@ func TestGone(t *testing.T) {
 				goes.Close()
 				expect(t, "who stays receives", receive(t, stays.FD, 100), "5+1")
 				fds := []unix.PollFd{{Fd: int32(stays.FD)}}
-				if n, err := unix.Poll(fds, int(fdtest.Limit.Milliseconds())); n != 1 || fds[0].Revents&unix.POLLHUP == 0 {
+				if n, err := poll(fds); n != 1 || fds[0].Revents&unix.POLLHUP == 0 {
 					t.Errorf("poll = %d, %v, events %#x; want POLLHUP", n, err, fds[0].Revents)
 				}
 				fdtest.Eventually(t, "closed", func() bool { return s.seen("closed") })
@@ -294,7 +330,7 @@ func TestHalfThenGone(t *testing.T) {
 	fdtest.Eventually(t, "the end", func() bool { return s.seen(">end") })
 	client.Close()
 	fds := []unix.PollFd{{Fd: int32(server.FD)}}
-	if n, err := unix.Poll(fds, int(fdtest.Limit.Milliseconds())); n != 1 || fds[0].Revents&unix.POLLHUP == 0 {
+	if n, err := poll(fds); n != 1 || fds[0].Revents&unix.POLLHUP == 0 {
 		t.Errorf("poll = %d, %v, events %#x; want POLLHUP", n, err, fds[0].Revents)
 	}
 	fdtest.Eventually(t, "closed", func() bool { return s.seen("closed") })
@@ -344,7 +380,7 @@ func TestBackPressure(t *testing.T) {
 	}
 	got := 0
 	for got < sent {
-		n, err := unix.Read(server.FD, make([]byte, 1<<20))
+		n, err := read(server.FD, 1<<20)
 		if n <= 0 {
 			t.Fatalf("after %d of %d bytes: %d, %v", got, sent, n, err)
 		}
@@ -356,7 +392,7 @@ func TestNoTarget(t *testing.T) {
 	s, target := start(t, unix.SOCK_STREAM)
 	_ = os.Remove(s.at)
 	fd := open(t, unix.SOCK_STREAM)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.path}); err != nil {
+	if err := connect(fd, s.path); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, "the client receives", receive(t, fd, 10), "0+0")
@@ -374,8 +410,11 @@ func TestOutOfDescriptors(t *testing.T) {
 	s, target := start(t, unix.SOCK_STREAM)
 	first, _ := s.through(t, target) // the runtime's own descriptors are there now
 	fd := open(t, unix.SOCK_STREAM)
+	fdtest.Eventually(t, "all is quiet", func() bool {
+		return s.seen("opened") && fdtest.Blocked(unix.SYS_ACCEPT4, s.listener)
+	})
 	restore := fdtest.FewFiles(t, 0)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.path}); err != nil {
+	if err := connect(fd, s.path); err != nil {
 		t.Fatal(err)
 	}
 	fdtest.Eventually(t, "told", func() bool { return s.seen("notice: accepting pauses") })
@@ -393,7 +432,7 @@ func TestStop(t *testing.T) {
 	s.Stop()
 	expect(t, "the server receives at the end", receive(t, server.FD, 10), "0+0")
 	fdtest.Eventually(t, "closed", func() bool { return s.seen("closed") })
-	if err := unix.Connect(open(t, unix.SOCK_STREAM), &unix.SockaddrUnix{Name: s.path}); !errors.Is(err, unix.ENOENT) {
+	if err := connect(open(t, unix.SOCK_STREAM), s.path); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("connect after Stop: %v; want ENOENT", err)
 	}
 }
@@ -423,7 +462,7 @@ func TestDatagrams(t *testing.T) {
 			}
 		}
 		// A connected socket takes datagrams from its peer only, unix(7).
-		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.path}); err != nil {
+		if err := connect(fd, s.path); err != nil {
 			t.Fatal(err)
 		}
 		clients[name] = fd
