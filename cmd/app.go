@@ -38,6 +38,7 @@ func New(version string) *cli.App {
 			leaf(queueCommand()),
 			leaf(tortureCommand()),
 			leaf(doctorCommand()),
+			leaf(tapCommand()),
 			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,

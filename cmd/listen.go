@@ -200,6 +200,12 @@ func (s *service) drain(signals <-chan os.Signal) {
 // untilSecond returns a context that ends with the second signal or when no
 // receiver is left, and says what is waited for if that takes long.
 func (s *service) untilSecond(signals <-chan os.Signal) (context.Context, context.CancelFunc) {
+	return untilSecond(s.log, signals, s.queue.Gone(), "waiting for receivers to take what was accepted")
+}
+
+// untilSecond returns a context that ends with the second signal or with gone, and says
+// what it is waiting for if that takes long.
+func untilSecond(log logger, signals <-chan os.Signal, gone <-chan struct{}, waiting string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer cancel()
@@ -208,13 +214,13 @@ func (s *service) untilSecond(signals <-chan os.Signal) (context.Context, contex
 			select {
 			case <-patience:
 				patient = false
-				s.log.notice("waiting for receivers to take what was accepted; a second signal ends this")
+				log.notice("%s; a second signal ends this", waiting)
 			case <-signals:
 				if patient {
 					continue
 				}
 				return
-			case <-s.queue.Gone():
+			case <-gone:
 				return
 			case <-ctx.Done():
 				return

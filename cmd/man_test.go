@@ -549,6 +549,41 @@ run 1; await 'grep file out1'; sed -n 's/, from.*//; 1,2p' out1`,
 		page: "fdkit-recv.1", blocks: []string{"fdkit send --name users r:/etc/passwd |"},
 		script: "test \"$(sh ./1)\" = \"users: $(head -n 1 /etc/passwd)\"; echo same", want: "same\n",
 	},
+	{
+		page: "fdkit-tap.1", blocks: []string{"fdkit listen :8080 | fdkit tap | fdkit pool cat"},
+		script: "run 1; ask 127.0.0.1:8080; grep -c PROTO=TCP err1", want: "hello\n1\n",
+	},
+	{
+		page: "fdkit-tap.1", needs: []string{"tmux", "script"},
+		blocks: []string{`fdkit tap ./tapped "/tmp/tmux-$(id -u)/default"`, "tmux -S ./tapped attach"},
+		script: `dir=/tmp/tmux-$(id -u); mkdir -p -m 700 $dir; mount -t tmpfs -o mode=700 tmpfs $dir
+export TMUX_TMPDIR=/tmp TERM=xterm
+tmux -f /dev/null new-session -d 'await "test -e $HOME/end"'
+run 1; await 'test -S tapped'
+mkfifo keys; exec 9<>keys; script -qec 'sh ./2' /dev/null <keys >screen & client=$!
+await 'test "$(tmux list-clients | wc -l)" = 1'; touch "$HOME/end"; wait $client
+grep -c ' pty ' err1`,
+		want: "2\n",
+	},
+	{
+		page: "fdkit-tap.1", blocks: []string{
+			"mv /run/x.sock /run/x.sock.real; fdkit tap /run/x.sock /run/x.sock.real", "mv /run/x.sock.real /run/x.sock",
+		},
+		script: `fdkit serve unix:/run/x.sock cat &
+ask unix:/run/x.sock; sed 's/fdkit tap/exec &/' 1 >tap; sh ./tap 2>err & tap=$!
+await 'test -S /run/x.sock && test -S /run/x.sock.real'; ask unix:/run/x.sock; kill $tap; wait $tap; sh ./2; ask unix:/run/x.sock
+grep -c '"hello' err`,
+		want: "hello\nhello\nhello\n2\n",
+	},
+	{
+		page: "fdkit-tap.1", needs: []string{"jq"},
+		blocks: []string{"fdkit tap --json --output /dev/stdout /run/tapped /run/x.sock |"},
+		script: `fdkit recv-exec --from unix-listen:/run/x.sock --fd 3 true &
+await 'test -S /run/x.sock'; run 1; await 'test -S /run/tapped'
+fdkit send --to unix:/run/tapped r:/etc/passwd
+await 'test -s out1'; cat out1`,
+		want: "file /etc/passwd\n",
+	},
 
 	{
 		page: "fdkit-recv-exec.1", blocks: []string{"fdkit listen :9000 | fdkit recv-exec cat"},

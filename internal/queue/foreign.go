@@ -91,6 +91,10 @@ func acceptOne(path string, typ int, o opening) (int, error) {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	defer closeAll(listener)
+	// As in receiveDatagrams. What is accepted has inherited it.
+	if err := scm.PassCredentials(listener); err != nil {
+		return -1, err
+	}
 	if err := unixpath.Bind(listener, path, o.Access(), 1); err != nil {
 		return -1, err
 	}

@@ -152,11 +152,8 @@ func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
 // take turns what recvmsg has stored into m. It returns false for an empty
 // message without credentials, which is to be passed over.
 func (r *Receiver) take(m *Message, n int) (bool, error) {
-	if r.load(m, n) {
-		// Before what came is closed, which makes room.
-		lost := &LostError{Came: len(m.FDs), Full: r.full()}
-		m.Close()
-		return true, lost
+	if err := r.store(m, n); err != nil {
+		return true, err
 	}
 	// A message of zero bytes has its sender's credentials, if they are asked for. The
 	// end has none, or of a stream those of process 0.
@@ -176,6 +173,17 @@ func (r *Receiver) take(m *Message, n int) (bool, error) {
 		return false, nil
 	}
 	return true, io.EOF
+}
+
+// store is load that closes what came if descriptors were lost.
+func (r *Receiver) store(m *Message, n int) error {
+	if !r.load(m, n) {
+		return nil
+	}
+	// Before what came is closed, which makes room.
+	lost := &LostError{Came: len(m.FDs), Full: r.full()}
+	m.Close()
+	return lost
 }
 
 // full tells whether this process can open no further descriptor.

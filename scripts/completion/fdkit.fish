@@ -35,6 +35,8 @@ function __fdkit_state
             set valued case mode owner rounds seed skip timeout type wait
         case doctor
             set valued pid sndbuf user
+        case tap
+            set valued from to wait decode bytes output mode owner log
     end
     set -l where options
     while set -q words[1]
@@ -151,6 +153,7 @@ complete -c fdkit -n __fish_is_first_token -a who -d 'tell which processes hold 
 complete -c fdkit -n __fish_is_first_token -a queue -d 'show what is in flight in Unix sockets, and leave it there'
 complete -c fdkit -n __fish_is_first_token -a torture -d 'test a program that receives or sends descriptors with what it does not expect'
 complete -c fdkit -n __fish_is_first_token -a doctor -d 'find out what decides on this machine whether descriptors pass'
+complete -c fdkit -n __fish_is_first_token -a tap -d 'show what passes between queues, or through a Unix socket'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
@@ -480,6 +483,23 @@ complete -c fdkit -n '__fdkit_at doctor' -l user -d 'count what is in flight of 
 complete -c fdkit -n '__fdkit_at doctor' -s v -d 'print all checks, also those that have found nothing'
 complete -c fdkit -n '__fdkit_at doctor' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand doctor' -F
+
+complete -c fdkit -n '__fdkit_at tap' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at tap' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at tap' -l wait -d 'wait at most TIME for somebody else to make the queue of --from' -x
+complete -c fdkit -n '__fdkit_at tap' -l decode -d 'explain what is said in dialect NAME' -x
+complete -c fdkit -n '__fdkit_at tap' -l json -d 'write an object of JSON for each message'
+complete -c fdkit -n '__fdkit_at tap' -l hex -d 'write payloads in hexadecimal, as hexdump -C does'
+complete -c fdkit -n '__fdkit_at tap' -l bytes -d 'write at most N bytes of each payload' -x
+complete -c fdkit -n '__fdkit_at tap' -l output -d 'append to FILE what is to be shown, instead of writing it to stderr' -r -F
+complete -c fdkit -n '__fdkit_at tap' -l mode -d 'permission BITS of a queue or socket that is made: who may write may attach or connect' -x
+complete -c fdkit -n '__fdkit_at tap' -l owner -d 'USER[:GROUP] that owns a queue or socket that is made' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at tap' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at tap' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at tap' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at tap' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at tap' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand tap' -F
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
