@@ -3,7 +3,6 @@
 package cmd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -55,24 +54,7 @@ func runDrain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	signals := endings()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if d.timeout > 0 {
-		var done context.CancelFunc
-		ctx, done = context.WithTimeout(ctx, d.timeout)
-		defer done()
-	}
-	sig := unless(signals, func(stop <-chan struct{}) {
-		go func() {
-			select {
-			case <-stop:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		err = d.run(c, ctx.Done())
-	})
+	sig := within(d.timeout, func(stop <-chan struct{}) { err = d.run(c, stop) })
 	switch {
 	case err != nil && sig != nil:
 		d.log.error(err)

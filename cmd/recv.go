@@ -3,7 +3,6 @@
 package cmd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -45,24 +44,7 @@ func runRecv(c *cli.Context) error {
 		return err
 	}
 	// From here on the signals are ours: none may leave a socket file behind.
-	signals := endings()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if r.timeout > 0 {
-		var done context.CancelFunc
-		ctx, done = context.WithTimeout(ctx, r.timeout)
-		defer done()
-	}
-	sig := unless(signals, func(stop <-chan struct{}) {
-		go func() {
-			select {
-			case <-stop:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		err = r.run(c.String("from"), ctx.Done())
-	})
+	sig := within(r.timeout, func(stop <-chan struct{}) { err = r.run(c.String("from"), stop) })
 	switch {
 	case errors.Is(err, fdrecv.ErrStopped) && sig != nil:
 		return endedBy(sig)

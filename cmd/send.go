@@ -3,7 +3,6 @@
 package cmd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -62,24 +61,7 @@ func runSend(c *cli.Context) error {
 // send does it, unless a signal comes.
 func (s *sending) send(c *cli.Context) (err error) {
 	// From here on the signals are ours: none may leave a socket file behind.
-	signals := endings()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if s.timeout > 0 {
-		var done context.CancelFunc
-		ctx, done = context.WithTimeout(ctx, s.timeout)
-		defer done()
-	}
-	sig := unless(signals, func(stop <-chan struct{}) {
-		go func() {
-			select {
-			case <-stop:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		err = s.run(c, ctx.Done())
-	})
+	sig := within(s.timeout, func(stop <-chan struct{}) { err = s.run(c, stop) })
 	waited := isWaiting(err)
 	if errors.Is(err, fdsend.ErrStopped) {
 		err = fmt.Errorf("%s is not open yet", s.awaited)
@@ -184,7 +166,11 @@ func (s *sending) speak(q *fdsend.Queue, messages []outgoing, stop <-chan struct
 		}
 		parcels = append(parcels, p)
 	}
-	return speakAll(q, s.dialect, parcels, stop)
+	err := speakAll(q, s.dialect, parcels, stop)
+	if errors.Is(err, fdsend.ErrStopped) {
+		err = dialectError(s.dialect, errUnanswered)
+	}
+	return err
 }
 
 // acquire opens what is to be opened. Release closes it again, also after an error.

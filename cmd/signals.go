@@ -78,3 +78,28 @@ func unless(signals <-chan os.Signal, do func(stop <-chan struct{})) os.Signal {
 func defaultSignals() {
 	signal.Reset(syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP)
 }
+
+// within calls do, with a channel that is closed when a signal comes that asks this
+// process to end, or when the time is up; a negative time has no end. It returns that
+// signal, or nil.
+func within(timeout time.Duration, do func(stop <-chan struct{})) os.Signal {
+	return unless(endings(), func(stop <-chan struct{}) {
+		over := make(chan struct{})
+		if timeout > 0 {
+			timer := time.AfterFunc(timeout, func() { close(over) })
+			defer timer.Stop()
+		}
+		either, done := make(chan struct{}), make(chan struct{})
+		defer close(done)
+		go func() {
+			select {
+			case <-stop:
+			case <-over:
+			case <-done:
+				return
+			}
+			close(either)
+		}()
+		do(either)
+	})
+}

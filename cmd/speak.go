@@ -3,8 +3,6 @@
 package cmd
 
 import (
-	"errors"
-
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
@@ -47,13 +45,10 @@ func speakAll(q *fdsend.Queue, d *proto.Dialect, parcels []fdsend.Parcel, stop <
 			err = send(p)
 		}
 	}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, fdsend.ErrStopped):
-		err = errUnanswered
+	if err != nil {
+		return dialectError(d, err)
 	}
-	return dialectError(d, err)
+	return nil
 }
 
 // openSink opens the queue that --to names, and begins to speak the dialect of --proto.
