@@ -43,3 +43,40 @@ func ExampleQueue_Gone() {
 	// receive: <nil> 1 descriptor
 	// send again: true
 }
+
+// A descriptor goes to another program in that program's dialect, here the one of
+// Python's multiprocessing, of which this process is the other end too.
+func ExampleQueue_Speak() {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	to, err := fdsend.Open(fmt.Sprintf("fd:%d", pair[0]), fdsend.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer to.Close()
+	from, err := fdrecv.Open(fmt.Sprintf("fd:%d", pair[1]), fdrecv.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer from.Close()
+
+	send, err := to.Speak("python-multiprocessing")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("send stdout and stderr:", send(fdsend.Parcel{FDs: []int{1, 2}}))
+
+	receiver, err := from.Speak("python-multiprocessing", fdrecv.Want{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer receiver.Close()
+	var m fdrecv.Message
+	fmt.Println("receive:", receiver.Receive(&m), len(m.FDs), "descriptors")
+	m.Close()
+	// Output:
+	// send stdout and stderr: <nil>
+	// receive: <nil> 2 descriptors
+}
