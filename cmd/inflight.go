@@ -92,6 +92,8 @@ func (s *survey) queued(fd int, d *fdinfo.Description, depth int) *queued {
 		short = short || m.Short
 		q.Messages = append(q.Messages, s.message(m, stream, depth))
 	})
+	// Not all was looked at, and would be with more files.
+	s.failed = s.failed || short || errors.Is(err, unix.EMFILE)
 	switch {
 	case errors.Is(err, unix.EMFILE):
 		note("not looked at: this process has too many files open; ulimit -n shows and raises the limit")
