@@ -118,7 +118,7 @@ func runTorture(c *cli.Context) error {
 	case sig != nil && err != nil:
 		return endedBy(sig)
 	case out.err != nil:
-		return fmt.Errorf("cannot write to stdout: %w", out.err)
+		return cannotWrite(out.err)
 	case errors.Is(err, torture.ErrSpec):
 		return usageError{err}
 	case err != nil:
@@ -243,8 +243,10 @@ func (t *tortureReport) list(cases []torture.Case) error {
 			fmt.Fprintf(&text, "%-20s %s\n", c.Name, c.About)
 		}
 	}
-	t.print(text.String())
-	return t.err
+	if t.print(text.String()); t.err != nil {
+		return cannotWrite(t.err)
+	}
+	return nil
 }
 
 func (t *tortureReport) begin(seed uint64) {

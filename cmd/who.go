@@ -138,10 +138,7 @@ func (w *who) answer(stop <-chan struct{}) error {
 		nobody = nobody || of != nil && !held
 	}
 	if err := w.out.Flush(); err != nil {
-		if path, ok := errors.AsType[*fs.PathError](err); ok {
-			err = os.NewSyscallError(path.Op, path.Err)
-		}
-		return fmt.Errorf("cannot write to stdout: %w", err)
+		return cannotWrite(err)
 	}
 	w.unseen(found)
 	switch {
