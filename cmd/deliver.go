@@ -20,6 +20,7 @@ import (
 var (
 	errNoReceiver = errors.New("no receiver is left")
 	errFull       = errors.New("the queue is full")
+	errUnattended = errors.New("nobody else has the queue yet")
 	errUnreceived = errors.New("nobody has received it yet")
 	errUnanswered = errors.New("the other program has not answered yet")
 	errInFlight   = hint.Wrap(errors.New("too many descriptors of this user are in flight"),
@@ -112,7 +113,7 @@ func hindrance(s *fdsend.Sender) error {
 
 // isWaiting tells whether err is what deliver has waited for.
 func isWaiting(err error) bool {
-	return errors.Is(err, errFull) || errors.Is(err, errInFlight) || errors.Is(err, errUnreceived) || errors.Is(err, errUnanswered)
+	return errors.Is(err, errFull) || errors.Is(err, errInFlight) || errors.Is(err, errUnattended) || errors.Is(err, errUnreceived) || errors.Is(err, errUnanswered)
 }
 
 // explainSend gives the cure, where one is known.

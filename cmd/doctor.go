@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -68,10 +67,7 @@ func runDoctor(c *cli.Context) error {
 		report(out, findings, c.Bool("v"))
 	}
 	if err := out.Flush(); err != nil {
-		if path, ok := errors.AsType[*fs.PathError](err); ok {
-			err = os.NewSyscallError(path.Op, path.Err)
-		}
-		return fmt.Errorf("cannot write to stdout: %w", err)
+		return cannotWrite(err)
 	}
 	for _, f := range findings {
 		if f.Severity == doctor.Error {

@@ -129,7 +129,7 @@ func (d *draining) run(c *cli.Context, stop <-chan struct{}) error {
 	// What was moved may need this process still.
 	left, deliverErr := deliver(d.log, to, nil, stop)
 	if left > 0 {
-		deliverErr = fmt.Errorf("%w: %s of those moved", deliverErr, count(left, "message is lost", "messages are lost"))
+		d.log.event(isError, "lost", "lost "+count(left, "message", "messages")+" of those moved: nobody had received them", slog.Int("messages", left))
 	}
 	if err == nil {
 		err = deliverErr
@@ -156,8 +156,8 @@ func (d *draining) open(c *cli.Context, stop <-chan struct{}) (*queue.Queue, err
 	return q, err
 }
 
-// move receives one message after the other, each only when the other queue has room,
-// and so has none in hand while it waits.
+// move receives one message after the other, each only when somebody else has the other
+// queue and that has room. So it has none in hand while it waits, and none is lost with it.
 func (d *draining) move(from *queue.Queue, to *fdsend.Queue, stop <-chan struct{}) error {
 	send, err := to.Speak("raw")
 	if err != nil {
@@ -182,8 +182,11 @@ func (d *draining) move(from *queue.Queue, to *fdsend.Queue, stop <-chan struct{
 	}()
 	in := inlet{fd: from.FD}
 	for d.count == 0 || d.moved < d.count {
-		if !in.ready() {
+		if !in.ready(from) {
 			return nil
+		}
+		if err := out.attended(to, stop); err != nil {
+			return err
 		}
 		if err := out.room(); err != nil {
 			return d.because(err, to)
@@ -240,11 +243,17 @@ type inlet struct {
 	message  scm.Message
 }
 
-// ready tells whether there is something to receive, or the end.
-func (in *inlet) ready() bool {
+// ready tells whether there is something to receive.
+func (in *inlet) ready(q *queue.Queue) bool {
 	fds := []unix.PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 0)
-	return err != nil || n > 0
+	if n, err := unix.Poll(fds, 0); err == nil && n == 0 {
+		return false
+	}
+	// The end is readable too. Of datagrams, which have none, the first alone is counted.
+	typ, typErr := unix.GetsockoptInt(in.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	unread, err := unix.IoctlGetInt(in.fd, unix.SIOCINQ)
+	descriptors, known := q.Waiting()
+	return typErr != nil || err != nil || typ == unix.SOCK_DGRAM || unread > 0 || !known || descriptors > 0
 }
 
 // fits returns an error if the next message may have more descriptors than this process
@@ -300,6 +309,32 @@ type outlet struct {
 	said  bool
 }
 
+// attended waits until somebody else has the queue too.
+func (o *outlet) attended(to *fdsend.Queue, stop <-chan struct{}) error {
+	begin := time.Now()
+	for !to.Attended() {
+		if time.Since(begin) > time.Second {
+			o.waiting(errUnattended)
+		}
+		select {
+		case <-stop:
+			return errUnattended
+		case <-to.Gone():
+			return errNoReceiver
+		case <-time.After(10 * time.Millisecond): // nothing tells
+		}
+	}
+	return nil
+}
+
+// waiting says, once, what is waited for.
+func (o *outlet) waiting(why error) {
+	if !o.said {
+		o.log.notice("still waiting: %v", why)
+		o.said = true
+	}
+}
+
 // room waits until a message can be sent.
 func (o *outlet) room() error {
 	if err := o.calls.Enter(); err != nil {
@@ -309,10 +344,7 @@ func (o *outlet) room() error {
 	fds := []unix.PollFd{{Fd: int32(o.fd), Events: unix.POLLOUT}}
 	ready, err := o.calls.PollAny(fds, time.Second)
 	if err == nil && !ready {
-		if !o.said {
-			o.log.notice("still waiting: %v", errFull)
-			o.said = true
-		}
+		o.waiting(errFull)
 		_, err = o.calls.PollAny(fds, -1)
 	}
 	if err == nil && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {

@@ -46,6 +46,7 @@ type queuedMessage struct {
 	Descriptors []queuedFD        `json:"descriptors"`
 	Short       bool              `json:"short,omitempty"` // it has more descriptors than are shown
 	vars        string
+	rest        int // bytes that are no variables, if there are any
 }
 
 // sender has the credentials of who has sent a message.
@@ -92,6 +93,8 @@ func (s *survey) queued(fd int, d *fdinfo.Description, depth int) *queued {
 		short = short || m.Short
 		q.Messages = append(q.Messages, s.message(m, stream, depth))
 	})
+	// Not all was looked at, and would be with more files.
+	s.failed = s.failed || short || errors.Is(err, unix.EMFILE)
 	switch {
 	case errors.Is(err, unix.EMFILE):
 		note("not looked at: this process has too many files open; ulimit -n shows and raises the limit")
@@ -118,10 +121,12 @@ func (s *survey) message(m *peek.Message, stream bool, depth int) queuedMessage 
 	if m.Sender != nil {
 		out.Sender = (*sender)(m.Sender)
 	}
-	if bytes.HasPrefix(m.Payload, []byte(scm.Begin)) {
+	if hasVars(m.Payload) {
+		out.rest = m.Size - len(scm.Begin)
 		out.vars = strings.TrimSuffix(scm.Begin, "\x00")
 		out.Vars = map[string]string{}
 		for name, value := range scm.Vars(m.Payload) {
+			out.rest -= len(name) + len("=") + len(value) + len("\x00")
 			out.vars += " " + name + "=" + fdinfo.Printable(value)
 			if _, twice := out.Vars[name]; !twice {
 				out.Vars[name] = value
@@ -200,6 +205,12 @@ func (m *queuedMessage) line() string {
 	switch {
 	case m.vars != "":
 		facts = append(facts, m.vars)
+		switch {
+		case m.Size > peek.Kept:
+			facts[1] += " and " + count(m.rest, "byte", "bytes") + " more"
+		case m.rest > 0:
+			facts[1] += " and " + count(m.rest, "byte", "bytes") + " that are no variable"
+		}
 	case len(m.Payload) > shownBytes:
 		facts = append(facts, `"`+m.Payload[:shownBytes]+`"...`)
 	case m.Size > 0:

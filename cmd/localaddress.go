@@ -109,6 +109,22 @@ func (l localAddress) ofSocket(s *fdinfo.SocketInfo) fit {
 	return l.of(netip.AddrPortFrom(local.Addr().WithZone(""), local.Port()), false)
 }
 
+// bound returns the inodes of the sockets that are bound to the file of a Unix socket.
+// Their own name for it may be a relative one, of a directory that they were in.
+func (l localAddress) bound() map[uint64]bool {
+	inodes := map[uint64]bool{}
+	if l.protocol != "unix" || strings.HasPrefix(l.path, "@") {
+		return inodes
+	}
+	subjects, _ := ofPath(l.path) // it may be in another mount or network namespace
+	for _, s := range subjects {
+		if s.what.Kind == fdinfo.Socket {
+			inodes[s.what.Inode] = true
+		}
+	}
+	return inodes
+}
+
 // find returns the descriptor by which a process has the socket at the address.
 func (l localAddress) find(pid int) (fd int, err error) {
 	p, err := fdinfo.Open(pid)
@@ -120,6 +136,7 @@ func (l localAddress) find(pid int) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
+	bound := l.bound()
 	found := map[fit][]fdinfo.Description{}
 	inodes := map[uint64]bool{}
 	for _, fd := range fds {
@@ -131,6 +148,9 @@ func (l localAddress) find(pid int) (fd int, err error) {
 		default:
 			inodes[d.Inode] = true
 			f := l.ofSocket(d.Socket)
+			if bound[d.Inode] && !d.Socket.Connected {
+				f = fits
+			}
 			found[f] = append(found[f], d)
 		}
 	}

@@ -137,7 +137,7 @@ func (s *survey) look(a scope, stop <-chan struct{}) {
 	if a.pid == 0 {
 		var err error
 		if pids, err = fdinfo.Processes(); err != nil {
-			s.failure(err, "/proc")
+			s.failure(err, "all processes")
 			return
 		}
 	}

@@ -118,7 +118,7 @@ func runTorture(c *cli.Context) error {
 	case sig != nil && err != nil:
 		return endedBy(sig)
 	case out.err != nil:
-		return fmt.Errorf("cannot write to stdout: %w", out.err)
+		return cannotWrite(out.err)
 	case errors.Is(err, torture.ErrSpec):
 		return usageError{err}
 	case err != nil:
@@ -189,11 +189,11 @@ func checkTorture(c *cli.Context) error {
 		return usageHint("unix:PATH, unix-listen:PATH, or --run PROGRAM", "endpoint %s: one connection is not enough, there is one for each case", operands[0])
 	}
 	kind, _, _ := strings.Cut(operands[0], ":")
-	if c.Bool("sender") && !slices.Contains([]string{"unix", "unix-seqpacket", "unix-listen"}, kind) {
+	if c.Bool("sender") && !slices.Contains([]string{"unix", "unix-seqpacket", "unix-listen", "unix-seqpacket-listen"}, kind) {
 		return usageHint("unix:PATH, unix-seqpacket:PATH, unix-listen:PATH, or --run PROGRAM", "option --sender: nothing comes back from %s", operands[0])
 	}
-	if kind != "unix-listen" && c.IsSet("mode") {
-		return usagef("option --mode: it is for the socket that unix-listen: makes")
+	if !strings.HasSuffix(kind, "-listen") && c.IsSet("mode") {
+		return usagef("option --mode: it is for the socket that unix-listen: or unix-seqpacket-listen: makes")
 	}
 	return nil
 }
@@ -243,8 +243,10 @@ func (t *tortureReport) list(cases []torture.Case) error {
 			fmt.Fprintf(&text, "%-20s %s\n", c.Name, c.About)
 		}
 	}
-	t.print(text.String())
-	return t.err
+	if t.print(text.String()); t.err != nil {
+		return cannotWrite(t.err)
+	}
+	return nil
 }
 
 func (t *tortureReport) begin(seed uint64) {

@@ -96,7 +96,7 @@ func (w *who) answer(stop <-chan struct{}) error {
 	for i, q := range w.questions {
 		subjects, err := q.things()
 		if err != nil {
-			failure(q, err)
+			failure(q, explainFiles(err))
 			continue
 		}
 		for _, s := range subjects {
@@ -138,10 +138,7 @@ func (w *who) answer(stop <-chan struct{}) error {
 		nobody = nobody || of != nil && !held
 	}
 	if err := w.out.Flush(); err != nil {
-		if path, ok := errors.AsType[*fs.PathError](err); ok {
-			err = os.NewSyscallError(path.Op, path.Err)
-		}
-		return fmt.Errorf("cannot write to stdout: %w", err)
+		return cannotWrite(err)
 	}
 	w.unseen(found)
 	switch {
@@ -162,7 +159,11 @@ func (w *who) unseen(found holders.Found) {
 		}
 		w.log.say(isNotice, "notice", count(found.Processes, "process", "processes")+" could not be looked at", cure, nil)
 	}
-	if found.Queues > 0 {
-		w.log.notice("descriptors are in the queues of %s that could not be looked into", count(found.Queues, "socket", "sockets"))
+	if found.Queues > 0 && w.log.enabled(isNotice) {
+		cure := ""
+		if found.Short {
+			cure = "this process may open too few files (ulimit -n), or a security module refuses one"
+		}
+		w.log.say(isNotice, "notice", "descriptors are in the queues of "+count(found.Queues, "socket", "sockets")+" that could not be looked into", cure, nil)
 	}
 }

@@ -86,6 +86,11 @@ func (q *Queue) Gone() <-chan struct{} { return q.q.Gone() }
 // receiver is left, and ctx.Err() when ctx ends.
 func (q *Queue) Drain(ctx context.Context) error { return q.q.Drain(ctx) }
 
+// Attended tells whether somebody else takes part in a named queue, or has come through
+// a shell pipe: what is sent before would be lost with this process. At a Unix socket it
+// is true. After Close it is false.
+func (q *Queue) Attended() bool { return q.q.Attended() }
+
 // Waiting returns how many descriptors are in the queue, from all senders: one for
 // each connection. That is not known, and ok is false, where others alone hold the
 // receiving end, which is so at a Unix socket, and before Linux 5.6 and after Close.

@@ -227,7 +227,7 @@ func (l *loop) exempt(most uint64) (bool, error) {
 		case errors.Is(err, unix.ETOOMANYREFS):
 			return false, nil
 		}
-		return false, err
+		return false, os.NewSyscallError("sendmsg", err)
 	}
 }
 

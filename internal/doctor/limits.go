@@ -68,6 +68,11 @@ func (m *Machine) openFiles() Finding {
 		cure = fmt.Sprintf("prlimit --pid %d --nofile=N:, up to %d; for good where it is started", m.PID, hard)
 	}
 	used, err := list(m.path(m.process("fd")))
+	if errors.Is(err, unix.EMFILE) && m.PID == 0 {
+		f.Severity, f.Value, f.Change = Error, f.Value+", all in use", cure
+		f.Meaning = "no descriptor can be received: what is sent is lost (MSG_CTRUNC), and accept fails with EMFILE"
+		return f
+	}
 	if err != nil {
 		f.Severity, f.Value = Note, f.Value+", in use: not known"
 		f.Meaning, f.Change = "how many are left cannot be told: "+err.Error(), "look as root, or as the process's own user"

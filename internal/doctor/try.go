@@ -125,12 +125,12 @@ func (m *Machine) tryPidfdOpen() (string, error) {
 // withChild calls do with a child process, whose descriptor 3 is a copy of fd.
 func (m *Machine) withChild(do func(pid, fd int) error) error {
 	if m.Child == nil {
-		return errors.New("not tried: there is no child to try it on")
+		return errors.New("there is no child to try it on")
 	}
 	return withPair(unix.SOCK_SEQPACKET, func(a, _ int) error {
 		pid, end, err := m.Child(a)
 		if err != nil {
-			return fmt.Errorf("not tried: no child can be started: %w", err)
+			return fmt.Errorf("no child can be started: %w", err)
 		}
 		defer end()
 		return do(pid, a)

@@ -3,15 +3,28 @@
 package fdinfo
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"fdkit/internal/hint"
 )
 
 // Processes returns the numbers of all processes that can be seen, in order.
-func Processes() ([]int, error) { return list(unix.AT_FDCWD, "/proc") }
+func Processes() ([]int, error) {
+	// A number is another process's where /proc is that of another PID namespace, and
+	// without one nobody is there: pid_namespaces(7).
+	if self, err := os.Readlink("/proc/self"); errors.Is(err, fs.ErrNotExist) || err == nil && self != strconv.Itoa(os.Getpid()) {
+		return nil, errNoProc
+	}
+	return list(unix.AT_FDCWD, "/proc")
+}
+
+var errNoProc = hint.Wrap(errors.New("/proc is not that of this PID namespace"), "mount -t proc proc /proc")
 
 // Command returns what the process calls itself, /proc/PID/comm, or "" if it has ended.
 func (p *Process) Command() string {

@@ -54,6 +54,9 @@ type Found struct {
 	// Processes is how many processes may not be looked at, and Queues how many sockets
 	// have descriptors in flight that may not be.
 	Processes, Queues int
+	// Short tells that some of those sockets, or the descriptors in them, could not be
+	// copied: this process has too many files open, or a security module forbids it.
+	Short bool
 }
 
 // ErrIndistinct is the error of a thing that has an anonymous inode, if the kernel
@@ -81,7 +84,7 @@ func Find(things []Thing, stop <-chan struct{}) (Found, error) {
 			return Found{}, ErrIndistinct
 		}
 	}
-	pids, err := numbers("/proc")
+	pids, err := fdinfo.Processes()
 	if err != nil {
 		return Found{}, err
 	}

@@ -348,8 +348,8 @@ func TestFindFewFiles(t *testing.T) {
 	restore = fdtest.FewFiles(t, 3) // a directory of /proc, and two more
 	found, err := Find([]Thing{th}, nil)
 	restore()
-	if err != nil || found.Queues == 0 {
-		t.Errorf("Find = %v, and %d queues are not seen; want at least one", err, found.Queues)
+	if err != nil || found.Queues == 0 || !found.Short {
+		t.Errorf("Find = %v, and %d queues are not seen, for want of files: %t; want at least one, for that", err, found.Queues, found.Short)
 	}
 	want(t, words(found.Holders[0], a), "a descriptor 4 r #1")
 }

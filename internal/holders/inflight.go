@@ -3,6 +3,7 @@
 package holders
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,7 @@ func (s *search) inFlight(stop <-chan struct{}) {
 func (s *search) peekOwner(owner Descriptor, self int) bool {
 	socket, err := pidfd.Get(owner.PID, owner.FD)
 	if err != nil {
+		s.found.Short = s.found.Short || errors.Is(err, unix.EMFILE)
 		return false
 	}
 	defer unix.Close(socket)
@@ -84,10 +86,12 @@ func (s *search) peek(socket int, owner Descriptor, self int, seen map[string]bo
 		}
 	}
 	unseen, err := peek.Look(socket, func(m *peek.Message) {
+		s.found.Short = s.found.Short || m.Short
 		for _, fd := range m.FDs {
 			look(fd)
 		}
 	})
+	s.found.Short = s.found.Short || errors.Is(err, unix.EMFILE)
 	return ok && err == nil && unseen == 0
 }
 

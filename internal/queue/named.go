@@ -192,7 +192,7 @@ func (n *named) queue(sending bool) *Queue {
 	n.let.open(n.door)
 	q := &Queue{FD: n.receive, in: n.receive}
 	if sending {
-		q.FD, q.lasting = n.send, n.company
+		q.FD, q.lasting, q.others = n.send, n.company, n.company
 	}
 	q.leave = func() (int, error) { return n.leave(sending) }
 	return q

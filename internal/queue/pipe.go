@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -91,6 +92,7 @@ func sendThroughPipe(fd int) (*Queue, error) {
 	l.file = file
 
 	lifeline := newLifeline(fd)
+	var attended atomic.Bool
 	d := &door{answer: func(_ int, request []byte) ([]byte, []int, func()) {
 		token, _ := scm.Var(request, attachVar)
 		if subtle.ConstantTimeCompare([]byte(token), []byte(l.token)) != 1 {
@@ -101,13 +103,13 @@ func sendThroughPipe(fd int) (*Queue, error) {
 			return nil, nil, nil
 		}
 		reply := scm.AppendVar([]byte(scm.Begin), attachedVar, l.answer)
-		return scm.AppendVar(reply, fdNamesVar, "receive"), []int{receive}, nil
+		return scm.AppendVar(reply, fdNamesVar, "receive"), []int{receive}, func() { attended.Store(true) }
 	}}
 	d.open(abstract)
 	if private >= 0 {
 		d.open(private)
 	}
-	q := &Queue{FD: send, in: receive, gone: lifeline.gone}
+	q := &Queue{FD: send, in: receive, gone: lifeline.gone, others: attended.Load}
 	q.lasting = func() bool { return false } // whether a receiver is attached is not known
 	q.leave = func() (lost int, err error) {
 		d.shut()

@@ -61,6 +61,7 @@ type Queue struct {
 
 	gone    chan struct{}                // closed when no receiver is left; nil if that cannot be seen
 	lasting func() bool                  // whether what is queued survives this process; nil: it does
+	others  func() bool                  // whether anybody else is, or was, at the queue; nil: somebody is
 	leave   func() (lost int, err error) // gives up what stands behind FD; nil: nothing does
 	closed  func() (lost int, err error) // leave, once
 }
@@ -162,6 +163,14 @@ func (q *Queue) Drain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Attended tells whether somebody else takes part in a named queue, or has come through
+// a shell pipe. What is sent before would be lost with this process.
+func (q *Queue) Attended() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.shut && (q.others == nil || q.others())
 }
 
 // Queued tells whether anything that was sent through FD is still unreceived.

@@ -72,13 +72,13 @@ func (e specError) Is(target error) bool { return target == ErrSpec }
 func (e specError) Unwrap() error { return e.error }
 
 // Open opens the endpoint that spec names: unix:PATH, unix-seqpacket:PATH or
-// unix-dgram:PATH, which the peer serves, unix-listen:PATH, to which it connects, or a
-// named queue that exists. Options are those of the queue, and of the socket file.
+// unix-dgram:PATH, which the peer serves, unix-listen:PATH or unix-seqpacket-listen:PATH,
+// to which it connects, or a named queue that exists. Options are those of the queue, and of the socket file.
 func Open(spec string, o queue.Options) (*Endpoint, error) {
 	kind, path, _ := strings.Cut(spec, ":")
 	types := map[string]int{
 		"unix": unix.SOCK_STREAM, "unix-listen": unix.SOCK_STREAM,
-		"unix-seqpacket": unix.SOCK_SEQPACKET, "unix-dgram": unix.SOCK_DGRAM,
+		"unix-seqpacket": unix.SOCK_SEQPACKET, "unix-seqpacket-listen": unix.SOCK_SEQPACKET, "unix-dgram": unix.SOCK_DGRAM,
 	}
 	typ, foreign := types[kind]
 	if !foreign {
@@ -91,13 +91,13 @@ func Open(spec string, o queue.Options) (*Endpoint, error) {
 	if err := unixpath.Check(path); err != nil {
 		return nil, specError{fmt.Errorf("endpoint %s: %w", spec, err)}
 	}
-	if kind != "unix-listen" {
+	if !strings.HasSuffix(kind, "-listen") {
 		return &Endpoint{&dialled{path, typ}}, nil
 	}
 	if unixpath.Abstract(path) {
-		return nil, specError{hint.Wrap(fmt.Errorf("endpoint %s: anybody could connect to an abstract name", spec), "a path has permissions: unix-listen:/PATH")}
+		return nil, specError{hint.Wrap(fmt.Errorf("endpoint %s: anybody could connect to an abstract name", spec), "a path has permissions: "+kind+":/PATH")}
 	}
-	l, err := listen(path, o.Access())
+	l, err := listen(path, typ, o.Access())
 	if err != nil {
 		return nil, fmt.Errorf("cannot bind %s: %w", spec, err)
 	}
@@ -142,16 +142,17 @@ func (d *dialled) close() {}
 // listening is a Unix socket that the peer connects to.
 type listening struct {
 	path string
+	typ  int
 	fd   int
 	id   unixpath.Identity // of the socket file
 }
 
-func listen(path string, access unixpath.Access) (*listening, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+func listen(path string, typ int, access unixpath.Access) (*listening, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	l := &listening{path: path, fd: fd}
+	l := &listening{path: path, typ: typ, fd: fd}
 	if err = unixpath.Bind(fd, path, access, 16); err == nil {
 		l.id, err = unixpath.Identify(path)
 	}
@@ -162,7 +163,12 @@ func listen(path string, access unixpath.Access) (*listening, error) {
 	return l, nil
 }
 
-func (l *listening) traits() trait { return stream | ends | boundless }
+func (l *listening) traits() trait {
+	if l.typ == unix.SOCK_STREAM {
+		return stream | ends | boundless
+	}
+	return packets | ends | boundless
+}
 
 func (l *listening) connect() (*conn, error) {
 	fd, _, err := unix.Accept4(l.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
