@@ -55,6 +55,10 @@ type Want struct {
 	List  bool     // the names only, and no descriptor
 }
 
+// Plain tells whether a parcel is one message, as it is in a queue of fdkit's own too,
+// to which nothing is answered.
+func (d *Dialect) Plain() bool { return d == raw || d == fdkit }
+
 // ErrAnswer is wrapped by the errors that the other program is at fault for: an answer
 // that the dialect does not have, or none.
 var ErrAnswer = errors.New("not the answer that the dialect has")
@@ -103,7 +107,7 @@ func Find(name string) (*Dialect, error) {
 // Fits returns an error if the dialect cannot be spoken on a queue of fdkit's own, on
 // which only one end sends.
 func Fits(d *Dialect, foreign bool) error {
-	if foreign || d == raw || d == fdkit {
+	if foreign || d.Plain() {
 		return nil
 	}
 	return hint.Wrap(fmt.Errorf("dialect %s is for the sockets of other programs, and this is a queue of fdkit", d.Name),
