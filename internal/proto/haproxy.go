@@ -108,7 +108,7 @@ func haproxySend(c *Conn) (func(Parcel) error, error) {
 		return nil, unanswered(err)
 	}
 	if string(line) != haproxyQuestion {
-		return nil, hint.Wrap(fmt.Errorf("%w: it says %q, and not %q", ErrAnswer, line, haproxyQuestion),
+		return nil, hint.Wrap(fmt.Errorf("%w: it says \"%s\", and not %q", ErrAnswer, excerpt(line), haproxyQuestion),
 			"haproxy -x PATH asks for sockets")
 	}
 	asked := true
