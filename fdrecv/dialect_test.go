@@ -62,3 +62,37 @@ func TestPassCredentials(t *testing.T) {
 		}
 	}
 }
+
+// Who sends is known also where a message is made of several reads.
+func TestSpeakSender(t *testing.T) {
+	fdtest.NoLeaks(t)
+	for dialect, payload := range map[string]string{"openssh": "x", "node": `{"cmd":"NODE_HANDLE"}` + "\n"} {
+		send, receive := fdtest.Pair(t, unix.SOCK_STREAM)
+		q, err := fdrecv.Open(fmt.Sprintf("fd:%d", receive.Take()), fdrecv.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := q.PassCredentials(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := q.Speak(dialect, fdrecv.Want{List: true}); err == nil {
+			t.Errorf("Speak(%s, the list) succeeds; want an error, as nobody asks", dialect)
+		}
+		receiver, err := q.Speak(dialect, fdrecv.Want{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Sendmsg(send.FD, []byte(payload), unix.UnixRights(2), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		var m fdrecv.Message
+		if err := receiver.Receive(&m); err != nil || len(m.FDs) != 1 || m.Sender == nil || m.Sender.PID != os.Getpid() {
+			t.Errorf("%s: Receive() = %v, sender %v; want nil, this process", dialect, err, m.Sender)
+		}
+		m.Close()
+		receiver.Close()
+		if _, err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
