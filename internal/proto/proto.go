@@ -49,6 +49,41 @@ type Parcel struct {
 	Payload []byte   // nil: the dialect's own
 }
 
+// Check returns an error for a parcel that the dialect cannot have: what it would leave
+// out or cut short without a word.
+func (d *Dialect) Check(p Parcel) error {
+	switch {
+	case p.Payload != nil && !d.Payload:
+		return errors.New("it has a payload of its own")
+	case p.Payload != nil && len(p.Payload) == 0:
+		return errors.New("a payload has at least one byte") // with none a stream sends no descriptors, unix(7)
+	case p.Names == nil:
+		return nil
+	case !d.Names:
+		return errors.New("it has no names")
+	case len(p.Names) != len(p.FDs):
+		return fmt.Errorf("there are %s for %s", count(len(p.Names), "name"), count(len(p.FDs), "descriptor"))
+	}
+	check := d.CheckName
+	if check == nil {
+		check = checkFDName
+	}
+	for _, name := range p.Names {
+		if err := check(name); name == "" || err != nil {
+			return fmt.Errorf("%q is no name in it", name)
+		}
+	}
+	return nil
+}
+
+// checkFDName is CheckName of what LISTEN_FDNAMES can have.
+func checkFDName(name string) error {
+	if !isFDName(name) {
+		return errors.New("it has at most 255 characters of ASCII, and no colon")
+	}
+	return nil
+}
+
 // Want is what a receiver asks for, in the dialects in which one asks.
 type Want struct {
 	Names []string // the descriptors of these names; nil: all
