@@ -52,7 +52,7 @@ func speakAll(q *fdsend.Queue, d *proto.Dialect, messages []outgoing, stop <-cha
 		err = errUnanswered
 	}
 	if err != nil {
-		return dialectError(d, err)
+		return dialectError(d.Name, err)
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func openSink(c *cli.Context, log logger, stop <-chan struct{}) (*fdsend.Queue, 
 	send, err := q.Speak(d.Name)
 	if err != nil {
 		_, _ = q.Close()
-		return nil, nil, dialectError(d, err)
+		return nil, nil, dialectError(d.Name, err)
 	}
 	return q, dialectSink{q.Sender(), d, send}, nil
 }
@@ -95,5 +95,5 @@ func (s dialectSink) Send(payload []byte, fds ...int) error {
 	if _, pollErr := unix.Poll(poll, 0); pollErr == nil && poll[0].Revents&unix.POLLHUP != 0 {
 		return fdsend.ErrGone
 	}
-	return dialectError(s.dialect, err)
+	return dialectError(s.dialect.Name, err)
 }
