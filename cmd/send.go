@@ -129,10 +129,31 @@ func sendingOf(c *cli.Context) (*sending, error) {
 	if c.IsSet("wait") && queueFD(c.String("to")) != noQueue {
 		return nil, usageHint("a named queue is --to PATH", "option --wait: it is for a queue that others make, and this one is inherited")
 	}
+	if err := s.checkDialect(len(operands), c.IsSet("name")); err != nil {
+		return nil, err
+	}
 	if err := checkQueue(c, "to"); err != nil {
 		return nil, err
 	}
 	return s, checkProto(c, "to")
+}
+
+// checkDialect checks that n descriptors can be sent in the dialect: afterwards files are
+// made, and the only message that a connection has may be sent.
+func (s *sending) checkDialect(n int, named bool) error {
+	switch d := s.dialect; {
+	case d == nil:
+	case d.Named && !named:
+		return usageHint("--name NAME, once for each descriptor, in order", "option --proto: in dialect %s each descriptor has a name", d.Name)
+	case n == 1:
+	case d.Single && d.Once:
+		return usagef("there are %d descriptors, and dialect %s has one", n, d.Name)
+	case d.Single && !s.each:
+		return usageHint("--each sends each as a message of its own", "there are %d descriptors, and a message of dialect %s has one", n, d.Name)
+	case d.Once && s.each:
+		return usagef("option --each: dialect %s has one message", d.Name)
+	}
+	return nil
 }
 
 // run sends the descriptors, and returns when they have been received or stop is

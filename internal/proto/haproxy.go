@@ -27,7 +27,7 @@ var haproxy = &Dialect{
 	Name: "haproxy", About: "HAProxy's sockets, haproxy -x and its stats socket",
 	Send: haproxySend, Receive: haproxyReceive,
 	Decoder: func() Decoder { return &haproxyDecoder{sockets: -1} },
-	Names:   true,
+	Names:   true, Once: true,
 }
 
 const (

@@ -29,6 +29,9 @@ type Dialect struct {
 	// Decoder returns what explains one connection. It is nil if there is nothing to
 	// explain.
 	Decoder func() Decoder
+	// Single tells that a message has one descriptor, Once that a connection has one
+	// message, and Named that each descriptor needs a name.
+	Single, Once, Named bool
 	// Payload and Names tell whether a parcel's are sent. What is not sent is not to
 	// be given.
 	Payload, Names bool
