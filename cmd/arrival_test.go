@@ -107,7 +107,6 @@ func TestArrivalDescriptors(t *testing.T) {
 }
 
 func TestAwaited(t *testing.T) {
-	pending := func(bytes, fds int) func() (int, int) { return func() (int, int) { return bytes, fds } }
 	python := queuePeer{&identity{PID: 1 << 30, UID: 1, GID: 2, Command: "python"}}
 	for _, test := range []struct {
 		r    *receiving
@@ -117,10 +116,10 @@ func TestAwaited(t *testing.T) {
 		{&receiving{from: "unix:q"}, "nobody listens at unix:q"},
 		{&receiving{from: "unix-seqpacket-listen:q"}, "nobody has connected to unix-seqpacket-listen:q"},
 		{&receiving{from: "unix:q", open: true, dialect: "haproxy", peer: python}, "unix:q, connected with pid 1073741824 (python) uid 1 gid 2 does not answer in dialect haproxy"},
-		{&receiving{from: "q", open: true, asked: true, pending: pending(3, 1)}, "of message 1 only 3 bytes and 1 descriptor have come from q"},
-		{&receiving{from: "q", open: true, asked: true, pending: pending(0, 0)}, "nothing has come from q"},
-		{&receiving{from: "q", open: true, asked: true, pending: pending(0, 0), came: 1, count: 2}, "1 of 2 messages have come from q"},
-		{&receiving{from: "q", open: true, asked: true, pending: pending(0, 0), came: 2}, "q has not ended after 2 messages"},
+		{&receiving{from: "q", open: true, asked: true, bytes: 3, fds: 1}, "of message 1 only 3 bytes and 1 descriptor have come from q"},
+		{&receiving{from: "q", open: true, asked: true}, "nothing has come from q"},
+		{&receiving{from: "q", open: true, asked: true, came: 1, count: 2}, "1 of 2 messages have come from q"},
+		{&receiving{from: "q", open: true, asked: true, came: 2}, "q has not ended after 2 messages"},
 	} {
 		if got := test.r.awaited(); got != test.want {
 			t.Errorf("awaited() = %q; want %q", got, test.want)

@@ -227,29 +227,18 @@ func (b *binding) send(c *cli.Context) error {
 // closed. It closes the queue. A dialect of nil is fdkit's own way.
 func (b *binding) sendSockets(q *fdsend.Queue, d *proto.Dialect, sockets []socket, stop <-chan struct{}) error {
 	var messages []outgoing
-	var parcels []fdsend.Parcel
 	for _, s := range sockets {
 		payload := s.AppendPayload(nil)
 		if s.name != "" {
 			payload = fdsend.AppendVar(payload, "FDNAMES", s.name)
 		}
-		messages = append(messages, outgoing{payload, []int{s.FD()}})
-		if d != nil {
-			p := parcelOf(d, payload, s.FD())
-			if d.Names && s.name != "" {
-				p.Names = []string{s.name}
-			}
-			parcels = append(parcels, p)
+		m := outgoing{payload: payloadIn(d, payload), fds: []int{s.FD()}}
+		if d != nil && d.Names && s.name != "" {
+			m.names = []string{s.name}
 		}
+		messages = append(messages, m)
 	}
-	var lost int
-	var err error
-	if d != nil {
-		err = speakAll(q, d, parcels, stop)
-	} else {
-		lost, err = deliver(b.log, q, messages, stop)
-	}
-	switch {
+	switch lost, err := deliverIn(b.log, q, d, messages, stop); {
 	case errors.Is(err, errNoReceiver):
 		return fmt.Errorf("%w: closed %d listening sockets that were sent", err, lost)
 	case err != nil:

@@ -172,13 +172,10 @@ func connectAndSend(c *cli.Context, d *dialer) error {
 		return err
 	}
 	defer unix.Close(fd)
-	message := outgoing{conn.AppendVars([]byte(fdsend.Begin)), []int{fd}}
+	dialect := protoOf(c)
+	message := outgoing{payload: payloadIn(dialect, conn.AppendVars([]byte(fdsend.Begin))), fds: []int{fd}}
 	sig = unless(signals, func(stop <-chan struct{}) {
-		if dialect := protoOf(c); dialect != nil {
-			err = speakAll(q, dialect, []fdsend.Parcel{parcelOf(dialect, message.payload, fd)}, stop)
-			return
-		}
-		_, err = deliver(d.log, q, []outgoing{message}, stop)
+		_, err = deliverIn(d.log, q, dialect, []outgoing{message}, stop)
 	})
 	switch {
 	case sig != nil && err != nil:

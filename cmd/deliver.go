@@ -14,6 +14,7 @@ import (
 
 	"fdkit/fdsend"
 	"fdkit/internal/hint"
+	"fdkit/internal/proto"
 )
 
 // Why what is sent does not arrive.
@@ -37,8 +38,17 @@ func openOutput(c *cli.Context, log logger, wait time.Duration, stop <-chan stru
 
 // outgoing is a message that is to be sent. Its descriptors stay whose they are.
 type outgoing struct {
-	payload []byte
+	payload []byte // nil: the dialect's own
+	names   []string
 	fds     []int
+}
+
+// deliverIn is deliver in a dialect, nil for fdkit's own way.
+func deliverIn(log logger, q *fdsend.Queue, d *proto.Dialect, messages []outgoing, stop <-chan struct{}) (lost int, err error) {
+	if d != nil && !d.Plain() {
+		return 0, speakAll(q, d, messages, stop)
+	}
+	return deliver(log, q, messages, stop)
 }
 
 // deliver sends the messages, waits until they are received or safe with others, and

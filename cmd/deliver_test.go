@@ -19,7 +19,7 @@ import (
 // outgoings returns n messages with one descriptor each.
 func outgoings(fd, n int) (all []outgoing) {
 	for range n {
-		all = append(all, outgoing{[]byte(fdsend.Begin), []int{fd}})
+		all = append(all, outgoing{payload: []byte(fdsend.Begin), fds: []int{fd}})
 	}
 	return all
 }

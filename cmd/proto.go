@@ -69,9 +69,9 @@ func protoNames(sends bool) (names []string) {
 }
 
 // dialectError names the dialect in an error of speaking it.
-func dialectError(d *proto.Dialect, err error) error {
-	if strings.HasPrefix(err.Error(), "dialect "+d.Name) { // proto.Fits has
+func dialectError(dialect string, err error) error {
+	if strings.HasPrefix(err.Error(), "dialect "+dialect) { // proto.Fits has
 		return err
 	}
-	return fmt.Errorf("dialect %s: %w", d.Name, err)
+	return fmt.Errorf("dialect %s: %w", dialect, err)
 }

@@ -26,13 +26,14 @@ type receiving struct {
 	printer arrivalPrinter
 	program *successor // nil: none
 
-	open    bool      // the queue is
-	asked   bool      // the dialect has begun
-	peer    queuePeer // with whom it is connected
-	came    int       // messages
-	lost    int       // those of them that had lost descriptors
-	passed  int       // messages without a descriptor, of which no program is run
-	pending func() (bytes, descriptors int)
+	open    bool           // the queue is
+	asked   bool           // the dialect has begun
+	peer    queuePeer      // with whom it is connected
+	came    int            // messages
+	lost    int            // those of them that had lost descriptors
+	passed  int            // messages without a descriptor, of which no program is run
+	bytes   int            // of a message that is not complete when all ends
+	fds     int            // the same
 	said    []string       // by the dialect's decoder, of the next message
 	message fdrecv.Message // the one that the program is for
 }
@@ -65,10 +66,13 @@ func (r *receiving) run(from string, stop <-chan struct{}) error {
 	}()
 	receiver, err := q.Speak(r.dialect, r.want)
 	if err != nil {
-		return fmt.Errorf("dialect %s: %w", r.dialect, err)
+		return r.failed(err)
 	}
-	defer receiver.Close()
-	r.asked, r.pending = true, receiver.Pending
+	defer func() {
+		r.bytes, r.fds = receiver.Pending()
+		receiver.Close()
+	}()
+	r.asked = true
 	if r.program != nil {
 		return r.one(receiver)
 	}
@@ -132,7 +136,7 @@ func (r *receiving) failed(err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s has ended in the middle of message %d", r.from, r.came+1)
 	case r.printer.spoken:
-		return fmt.Errorf("dialect %s: %w", r.dialect, err)
+		return dialectError(r.dialect, err)
 	}
 	return fmt.Errorf("cannot receive from %s: %w", r.from, err)
 }
@@ -182,9 +186,9 @@ func (r *receiving) awaited() string {
 	case !r.asked:
 		return fmt.Sprintf("%s%s does not answer in dialect %s", r.from, r.peer, r.dialect)
 	}
-	if bytes, fds := r.pending(); bytes > 0 || fds > 0 {
+	if r.bytes > 0 || r.fds > 0 {
 		return fmt.Sprintf("of message %d only %s and %s have come from %s%s", r.came+1,
-			count(bytes, "byte", "bytes"), count(fds, "descriptor", "descriptors"), r.from, r.peer)
+			count(r.bytes, "byte", "bytes"), count(r.fds, "descriptor", "descriptors"), r.from, r.peer)
 	}
 	switch {
 	case r.program != nil && r.passed > 0:

@@ -88,6 +88,9 @@ func receivingOf(c *cli.Context) (*receiving, error) {
 	if err := checkQueue(c, "from"); err != nil {
 		return nil, err
 	}
+	if err := checkProto(c, "from"); err != nil {
+		return nil, err
+	}
 	r.printer.stream = isStream(r.from)
 	if r.from == "" {
 		r.from = "stdin"

@@ -111,7 +111,31 @@ func sendingOf(c *cli.Context) (*sending, error) {
 	if c.IsSet("wait") && queueFD(c.String("to")) != noQueue {
 		return nil, usageHint("a named queue is --to PATH", "option --wait: it is for a queue that others make, and this one is inherited")
 	}
-	return s, checkQueue(c, "to")
+	if err := s.checkDialect(len(operands), c.IsSet("name")); err != nil {
+		return nil, err
+	}
+	if err := checkQueue(c, "to"); err != nil {
+		return nil, err
+	}
+	return s, checkProto(c, "to")
+}
+
+// checkDialect checks that n descriptors can be sent in the dialect: afterwards files are
+// made, and the only message that a connection has may be sent.
+func (s *sending) checkDialect(n int, named bool) error {
+	switch d := s.dialect; {
+	case d == nil:
+	case d.Named && !named:
+		return usageHint("--name NAME, once for each descriptor, in order", "option --proto: in dialect %s each descriptor has a name", d.Name)
+	case n == 1:
+	case d.Single && d.Once:
+		return usagef("there are %d descriptors, and dialect %s has one", n, d.Name)
+	case d.Single && !s.each:
+		return usageHint("--each sends each as a message of its own", "there are %d descriptors, and a message of dialect %s has one", n, d.Name)
+	case d.Once && s.each:
+		return usagef("option --each: dialect %s has one message", d.Name)
+	}
+	return nil
 }
 
 // run sends the descriptors, and returns when they have been received or stop is
@@ -135,10 +159,7 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	if s.dialect != nil {
-		return s.speak(q, messages, stop)
-	}
-	lost, err := deliver(s.log, q, messages, stop)
+	lost, err := deliverIn(s.log, q, s.dialect, messages, stop)
 	switch {
 	case errors.Is(err, errNoReceiver) && len(messages) > 1:
 		return fmt.Errorf("%w: %d of %d messages are not received", err, lost, len(messages))
@@ -146,29 +167,8 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 		return fmt.Errorf("%w: the message is not received", err)
 	case err == nil:
 		s.log.info("sent %s to %s", count(len(fds), "descriptor", "descriptors"), to)
-	case !isWaiting(err):
+	case !isWaiting(err) && (s.dialect == nil || s.dialect.Plain()): // others say whose it is
 		return fmt.Errorf("cannot send to %s: %w", to, err)
-	}
-	return err
-}
-
-// speak sends the messages in the dialect.
-func (s *sending) speak(q *fdsend.Queue, messages []outgoing, stop <-chan struct{}) error {
-	var parcels []fdsend.Parcel
-	names := s.payload.names
-	for _, m := range messages {
-		p := parcelOf(s.dialect, m.payload, m.fds...)
-		if s.payload.fixed != nil {
-			p.Payload = s.payload.fixed
-		}
-		if names != nil {
-			p.Names, names = names[:len(m.fds)], names[len(m.fds):]
-		}
-		parcels = append(parcels, p)
-	}
-	err := speakAll(q, s.dialect, parcels, stop)
-	if errors.Is(err, fdsend.ErrStopped) {
-		err = dialectError(s.dialect, errUnanswered)
 	}
 	return err
 }
@@ -213,13 +213,19 @@ func (s *sending) messages(fds []int) (all []outgoing, err error) {
 	}
 	first := 0
 	for some := range slices.Chunk(fds, size) {
-		var payload []byte
-		if s.dialect == nil || s.dialect.Name == "fdkit" { // others have no variables
-			if payload, err = s.payload.of(first, some); err != nil {
+		m := outgoing{payload: s.payload.fixed, fds: some}
+		if s.payload.names != nil {
+			m.names = s.payload.names[first : first+len(some)]
+		}
+		switch {
+		case s.dialect == nil, s.dialect.Name == "fdkit":
+			if m.payload, err = s.payload.of(first, some); err != nil {
 				return nil, err
 			}
+		case m.payload == nil:
+			m.payload = payloadIn(s.dialect, nil)
 		}
-		all = append(all, outgoing{payload, some})
+		all = append(all, m)
 		first += len(some)
 	}
 	return all, nil

@@ -3,6 +3,8 @@
 package cmd
 
 import (
+	"errors"
+
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
@@ -24,29 +26,33 @@ func closeOn(q *fdsend.Queue, stop <-chan struct{}) (release func()) {
 	return func() { close(released) }
 }
 
-// parcelOf makes a parcel of a message of fdkit's, which has variables for a payload:
-// other dialects have no place for them.
-func parcelOf(d *proto.Dialect, payload []byte, fds ...int) fdsend.Parcel {
-	p := fdsend.Parcel{FDs: fds}
-	if d.Name == "fdkit" {
-		p.Payload = payload
+// payloadIn returns what a message has in the dialect, nil being fdkit's own way, that
+// has these variables there: other dialects have no place for them.
+func payloadIn(d *proto.Dialect, variables []byte) []byte {
+	switch {
+	case d == nil, d.Name == "fdkit":
+		return variables
+	case d.Plain():
+		return []byte{0}
 	}
-	return p
+	return nil // the dialect's own
 }
 
-// speakAll sends the parcels in the dialect, each when the one before has been answered.
-// It closes the queue, also when stop is closed.
-func speakAll(q *fdsend.Queue, d *proto.Dialect, parcels []fdsend.Parcel, stop <-chan struct{}) error {
+// speakAll sends the messages in the dialect, each when the one before has been answered.
+// It closes the queue, also when stop is closed; then the error is errUnanswered.
+func speakAll(q *fdsend.Queue, d *proto.Dialect, messages []outgoing, stop <-chan struct{}) error {
 	defer q.Close()
 	defer closeOn(q, stop)()
 	send, err := q.Speak(d.Name)
-	for _, p := range parcels {
-		if err == nil {
-			err = send(p)
-		}
+	for i := 0; i < len(messages) && err == nil; i++ {
+		m := messages[i]
+		err = send(fdsend.Parcel{FDs: m.fds, Names: m.names, Payload: m.payload})
+	}
+	if errors.Is(err, fdsend.ErrStopped) {
+		err = errUnanswered
 	}
 	if err != nil {
-		return dialectError(d, err)
+		return dialectError(d.Name, err)
 	}
 	return nil
 }
@@ -66,7 +72,7 @@ func openSink(c *cli.Context, log logger, stop <-chan struct{}) (*fdsend.Queue, 
 	send, err := q.Speak(d.Name)
 	if err != nil {
 		_, _ = q.Close()
-		return nil, nil, dialectError(d, err)
+		return nil, nil, dialectError(d.Name, err)
 	}
 	return q, dialectSink{q.Sender(), d, send}, nil
 }
@@ -80,7 +86,7 @@ type dialectSink struct {
 }
 
 func (s dialectSink) Send(payload []byte, fds ...int) error {
-	err := s.send(parcelOf(s.dialect, payload, fds...))
+	err := s.send(fdsend.Parcel{FDs: fds, Payload: payloadIn(s.dialect, payload)})
 	if err == nil {
 		return nil
 	}
@@ -89,5 +95,5 @@ func (s dialectSink) Send(payload []byte, fds ...int) error {
 	if _, pollErr := unix.Poll(poll, 0); pollErr == nil && poll[0].Revents&unix.POLLHUP != 0 {
 		return fdsend.ErrGone
 	}
-	return dialectError(s.dialect, err)
+	return dialectError(s.dialect.Name, err)
 }

@@ -35,7 +35,7 @@ func speakFrom(q *fdrecv.Queue, d *proto.Dialect, stop <-chan struct{}) (*speake
 	}()
 	receiver, err := q.Speak(d.Name, fdrecv.Want{})
 	if err != nil {
-		return nil, dialectError(d, err)
+		return nil, dialectError(d.Name, err)
 	}
 	return &speaker{dialect: d, receiver: receiver}, nil
 }
@@ -52,7 +52,7 @@ func (s *speaker) Receive(m *fdrecv.Message) error {
 	var came fdrecv.Message // its slices are the receiver's
 	err := s.receiver.Receive(&came)
 	if errors.Is(err, proto.ErrAnswer) {
-		err = dialectError(s.dialect, err)
+		err = dialectError(s.dialect.Name, err)
 	}
 	if err != nil {
 		if !s.lost(err) {

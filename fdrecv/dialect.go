@@ -7,9 +7,11 @@ import (
 
 	"fdkit/internal/fdinfo"
 	"fdkit/internal/proto"
+	"fdkit/internal/scm"
 )
 
-// Want is what a receiver asks for, in the dialects in which one asks.
+// Want is what a receiver asks for, in the dialects in which one asks. In others Names
+// and List must not be set.
 type Want struct {
 	Names []string // the descriptors of these names; nil: all
 	List  bool     // the names only, and no descriptor
@@ -36,6 +38,9 @@ func (q *Queue) Speak(dialect string, want Want) (*Receiver, error) {
 	if err := proto.Fits(d, q.q.Foreign); err != nil {
 		return nil, err
 	}
+	if !d.Asks && (want.Names != nil || want.List) {
+		return nil, fmt.Errorf("nobody asks in dialect %s", dialect)
+	}
 	conn := proto.NewConn(q.q.FD, &q.q.Calls)
 	if want.Explain != nil && d.Decoder != nil {
 		// Who listens has a name, and who connects usually none.
@@ -47,7 +52,14 @@ func (q *Queue) Speak(dialect string, want Want) (*Receiver, error) {
 		conn.Close()
 		return nil, err
 	}
-	return &Receiver{receive: next, close: conn.Close, pending: conn.Pending}, nil
+	receive := func(m *scm.Message) error {
+		err := next(m)
+		if err == nil {
+			m.Sender = conn.Sender() // also of a message that is made of several
+		}
+		return err
+	}
+	return &Receiver{receive: receive, close: conn.Close, pending: conn.Pending}, nil
 }
 
 // PassCredentials makes the kernel tell with each message from now on who has sent it

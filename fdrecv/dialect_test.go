@@ -62,3 +62,71 @@ func TestPassCredentials(t *testing.T) {
 		}
 	}
 }
+
+// Who sends is known also where a message is made of several reads.
+func TestSpeakSender(t *testing.T) {
+	fdtest.NoLeaks(t)
+	for dialect, payload := range map[string]string{"openssh": "x", "node": `{"cmd":"NODE_HANDLE"}` + "\n"} {
+		send, receive := fdtest.Pair(t, unix.SOCK_STREAM)
+		q, err := fdrecv.Open(fmt.Sprintf("fd:%d", receive.Take()), fdrecv.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := q.PassCredentials(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := q.Speak(dialect, fdrecv.Want{List: true}); err == nil {
+			t.Errorf("Speak(%s, the list) succeeds; want an error, as nobody asks", dialect)
+		}
+		receiver, err := q.Speak(dialect, fdrecv.Want{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Sendmsg(send.FD, []byte(payload), unix.UnixRights(2), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		var m fdrecv.Message
+		if err := receiver.Receive(&m); err != nil || len(m.FDs) != 1 || m.Sender == nil || m.Sender.PID != os.Getpid() {
+			t.Errorf("%s: Receive() = %v, sender %v; want nil, this process", dialect, err, m.Sender)
+		}
+		m.Close()
+		receiver.Close()
+		if _, err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Who sends is known also of what is sent before PassCredentials, where the queue's
+// socket is one that Open has accepted.
+func TestPassCredentialsAccepted(t *testing.T) {
+	fdtest.NoLeaks(t)
+	path := t.TempDir() + "/s"
+	opened := make(chan error, 1)
+	var q *fdrecv.Queue
+	go func() {
+		var err error
+		q, err = fdrecv.Open("unix-listen:"+path, fdrecv.Options{})
+		opened <- err
+	}()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	fdtest.Eventually(t, "it listens", func() bool { return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == nil })
+	if err := fdtest.Soon(t, "it is open", opened); err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if err := unix.Sendmsg(fd, []byte("x"), nil, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.PassCredentials(); err != nil {
+		t.Fatal(err)
+	}
+	var m fdrecv.Message
+	if err := q.Receiver().Receive(&m); err != nil || m.Sender == nil || m.Sender.PID != os.Getpid() {
+		t.Errorf("Receive() = %v, sender %v; want nil, this process", err, m.Sender)
+	}
+}

@@ -107,8 +107,9 @@ func (q *Queue) Receiver() *Receiver {
 
 // Message is one message.
 type Message struct {
-	// Payload is what came with the descriptors, cut to 3776 bytes. It is valid
-	// until the Receiver's next Receive.
+	// Payload is what came with the descriptors, cut to 3776 bytes, or to 128 KiB if the
+	// Receiver is that of a dialect: then it is what the dialect leaves of it. It is
+	// valid until the Receiver's next Receive.
 	Payload []byte
 	// FDs are the descriptors, which the caller owns and must close. They are
 	// close-on-exec. There may be none: a foreign sender's mistake. The slice is
@@ -129,13 +130,15 @@ type Message struct {
 // SCM_CREDENTIALS in unix(7).
 type Credentials = scm.Credentials
 
-// Receive waits for the next message and stores it in m. It allocates nothing.
+// Receive waits for the next message and stores it in m. It allocates nothing, but in
+// dialects.
 //
 // Of all Receivers that wait on one queue, in any number of processes, each
 // message wakes one, the one that has waited longest. The error is io.EOF when
 // no sender is left and the queue is empty, ErrStopped after Stop or Close, and
 // a *LostError when a message came without its descriptors, after which the next
-// message can be received.
+// message can be received. In a dialect nothing further is to be received after an error,
+// but in raw, fdkit, openssh and util-linux.
 func (r *Receiver) Receive(m *Message) error {
 	return r.receive((*scm.Message)(m))
 }

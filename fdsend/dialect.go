@@ -12,13 +12,14 @@ import (
 type Parcel struct {
 	FDs     []int    // they stay the caller's
 	Names   []string // one for each descriptor, in dialects that have names; nil: the dialect's own
-	Payload []byte   // in dialects that leave it to the sender; nil: the dialect's own
+	Payload []byte   // of at least one byte, in dialects that leave it to the sender; nil: the dialect's own
 }
 
 // Speak begins to speak a dialect of fdkit-dialects(7), and returns a function that
 // sends one parcel and waits for the answer if the dialect has one. It is for one
 // goroutine at a time, and in place of Senders, not beside them. Close ends it with
-// ErrStopped.
+// ErrStopped, and Speak as well. A parcel that the dialect cannot have is an error, and
+// nothing of it is sent; after any other error it is not known how much was.
 //
 // But for raw and fdkit the queue must be a socket that another program listens at or
 // has connected to.
@@ -40,6 +41,9 @@ func (q *Queue) Speak(dialect string) (send func(Parcel) error, err error) {
 		return nil, err
 	}
 	return func(p Parcel) error {
+		if err := d.Check(proto.Parcel(p)); err != nil {
+			return err
+		}
 		defer conn.Close() // a sender wants no descriptors
 		return begun(proto.Parcel(p))
 	}, nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 
 	"fdkit/internal/fdinfo"
 	"fdkit/internal/scm"
+	"fdkit/internal/thread"
 )
 
 // flight is what is known of a user's descriptors in flight: sent, and not received.
@@ -97,19 +97,9 @@ func (m *Machine) firstNamespace() bool {
 //
 // The limit is the process's, so nothing else may open files meanwhile. User and
 // capabilities are the thread's, which ends with this.
-func measureInFlight(uid int) (flight, error) {
-	type result struct {
-		flight
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // for ever: the thread is not to be used again
-		f, err := countInFlight(uid)
-		done <- result{f, err}
-	}()
-	r := <-done
-	return r.flight, r.err
+func measureInFlight(uid int) (f flight, err error) {
+	thread.Apart(func() { f, err = countInFlight(uid) })
+	return f, err
 }
 
 func countInFlight(uid int) (f flight, err error) {

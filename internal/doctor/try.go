@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
+	"fdkit/internal/thread"
 )
 
 var socketTypes = []struct {
@@ -227,14 +227,12 @@ func (m *Machine) tryQueueSize() (string, error) {
 
 // tryCloseRange does what is done before a program is run, where there is nothing to
 // close, in a thread of its own: its table of descriptors is another one then.
-func (m *Machine) tryCloseRange() (string, error) {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for ever
+func (m *Machine) tryCloseRange() (what string, err error) {
+	thread.Apart(func() {
 		const last = ^uint32(0)
-		done <- unix.CloseRange(uint(last), uint(last), unix.CLOSE_RANGE_UNSHARE|unix.CLOSE_RANGE_CLOEXEC)
-	}()
-	return "close_range with CLOSE_RANGE_CLOEXEC and CLOSE_RANGE_UNSHARE", os.NewSyscallError("close_range", <-done)
+		err = unix.CloseRange(uint(last), uint(last), unix.CLOSE_RANGE_UNSHARE|unix.CLOSE_RANGE_CLOEXEC)
+	})
+	return "close_range with CLOSE_RANGE_CLOEXEC and CLOSE_RANGE_UNSHARE", os.NewSyscallError("close_range", err)
 }
 
 func (m *Machine) tryMemfd() (string, error) {

@@ -5,12 +5,12 @@ package holders
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdtest"
+	"fdkit/internal/thread"
 )
 
 func inode(t *testing.T, fd int) uint64 {
@@ -94,15 +94,11 @@ func TestPeerOfOtherNamespace(t *testing.T) {
 	fdtest.NoLeaks(t)
 	var fds [2]int
 	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and so the thread ends
+	thread.Apart(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 			fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		}
-	}()
-	<-done
+	})
 	if err != nil {
 		fdtest.Lacks(t, "no network namespace can be made: %v", err)
 	}

@@ -25,6 +25,8 @@ type Conn struct {
 	read []byte // came and is not taken yet
 	fds  []int  // came with what was read
 
+	sender *scm.Credentials // of what came last
+
 	explain func(from Direction, data []byte, fds int) // nil: nobody is told
 	peer    Direction
 }
@@ -32,6 +34,10 @@ type Conn struct {
 // receiveSize is room for any message of the dialects: HAProxy's have 253 names of up
 // to 271 bytes.
 const receiveSize = 128 << 10
+
+// mostPending is how many descriptors may have come that are not taken: those of a
+// message, and of the next one, of which a part is read with it.
+const mostPending = 2 * scm.MaxFDs
 
 // NewConn returns a Conn over the socket fd, which stays the caller's.
 func NewConn(fd int, calls *interrupt.Calls) *Conn {
@@ -62,11 +68,16 @@ func (c *Conn) Send(payload []byte, fds ...int) error {
 // descriptors in m are the caller's.
 func (c *Conn) Receive(m *scm.Message) error {
 	err := c.recv.Receive(m)
+	c.sender = m.Sender
 	if err == nil && c.explain != nil {
 		c.explain(c.peer, m.Payload, len(m.FDs))
 	}
 	return err
 }
+
+// Sender returns who has sent what came last, if the socket has SO_PASSCRED; else nil. It
+// is overwritten by the next Receive.
+func (c *Conn) Sender() *scm.Credentials { return c.sender }
 
 // Pending returns how much has come that is not taken: part of a message.
 func (c *Conn) Pending() (bytes, descriptors int) { return len(c.read), len(c.fds) }
@@ -122,6 +133,10 @@ func (c *Conn) more() error {
 	}
 	c.read = append(c.read, m.Payload...)
 	c.fds = append(c.fds, m.FDs...)
+	if err == nil && len(c.fds) > mostPending {
+		err = fmt.Errorf("%w: %d descriptors, and no message that they belong to", ErrAnswer, len(c.fds))
+		c.Close()
+	}
 	return err
 }
 

@@ -27,7 +27,7 @@ var haproxy = &Dialect{
 	Name: "haproxy", About: "HAProxy's sockets, haproxy -x and its stats socket",
 	Send: haproxySend, Receive: haproxyReceive,
 	Decoder: func() Decoder { return &haproxyDecoder{sockets: -1} },
-	Names:   true,
+	Names:   true, Once: true,
 }
 
 const (
@@ -108,7 +108,7 @@ func haproxySend(c *Conn) (func(Parcel) error, error) {
 		return nil, unanswered(err)
 	}
 	if string(line) != haproxyQuestion {
-		return nil, hint.Wrap(fmt.Errorf("%w: it says %q, and not %q", ErrAnswer, line, haproxyQuestion),
+		return nil, hint.Wrap(fmt.Errorf("%w: it says \"%s\", and not %q", ErrAnswer, excerpt(line), haproxyQuestion),
 			"haproxy -x PATH asks for sockets")
 	}
 	asked := true

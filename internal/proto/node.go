@@ -45,7 +45,7 @@ var node = &Dialect{
 		}, nil
 	},
 	Receive: func(c *Conn, _ Want) (func(*scm.Message) error, error) { return c.receiveNode, nil },
-	Payload: true,
+	Payload: true, Single: true,
 	Decoder: func() Decoder { return &jsonDecoder{} },
 }
 

@@ -189,3 +189,20 @@ func fuzzReceive(f *testing.F, d *Dialect, want Want, seeds ...string) {
 		}
 	})
 }
+
+// Descriptors that come with a message that never ends are not kept without end.
+func TestManyPending(t *testing.T) {
+	fdtest.NoLeaks(t)
+	ours, theirs := fdtest.Pair(t, unix.SOCK_STREAM)
+	c := NewConn(ours.FD, &interrupt.Calls{})
+	defer c.Close()
+	for _, n := range []int{scm.MaxFDs, scm.MaxFDs, 1} {
+		if err := NewConn(theirs.FD, &interrupt.Calls{}).Send([]byte("{"), slices.Repeat([]int{2}, n)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := c.receiveNode(&scm.Message{})
+	if _, pending := c.Pending(); !errors.Is(err, ErrAnswer) || pending != 0 {
+		t.Errorf("receiving half a message with %d descriptors: %v, %d kept; want an error, and none", mostPending+1, err, pending)
+	}
+}

@@ -29,6 +29,9 @@ type Dialect struct {
 	// Decoder returns what explains one connection. It is nil if there is nothing to
 	// explain.
 	Decoder func() Decoder
+	// Single tells that a message has one descriptor, Once that a connection has one
+	// message, and Named that each descriptor needs a name.
+	Single, Once, Named bool
 	// Payload and Names tell whether a parcel's are sent. What is not sent is not to
 	// be given.
 	Payload, Names bool
@@ -49,11 +52,50 @@ type Parcel struct {
 	Payload []byte   // nil: the dialect's own
 }
 
+// Check returns an error for a parcel that the dialect cannot have: what it would leave
+// out or cut short without a word.
+func (d *Dialect) Check(p Parcel) error {
+	switch {
+	case p.Payload != nil && !d.Payload:
+		return errors.New("it has a payload of its own")
+	case p.Payload != nil && len(p.Payload) == 0:
+		return errors.New("a payload has at least one byte") // with none a stream sends no descriptors, unix(7)
+	case p.Names == nil:
+		return nil
+	case !d.Names:
+		return errors.New("it has no names")
+	case len(p.Names) != len(p.FDs):
+		return fmt.Errorf("there are %s for %s", count(len(p.Names), "name"), count(len(p.FDs), "descriptor"))
+	}
+	check := d.CheckName
+	if check == nil {
+		check = checkFDName
+	}
+	for _, name := range p.Names {
+		if err := check(name); name == "" || err != nil {
+			return fmt.Errorf("%q is no name in it", name)
+		}
+	}
+	return nil
+}
+
+// checkFDName is CheckName of what LISTEN_FDNAMES can have.
+func checkFDName(name string) error {
+	if !isFDName(name) {
+		return errors.New("it has at most 255 characters of ASCII, and no colon")
+	}
+	return nil
+}
+
 // Want is what a receiver asks for, in the dialects in which one asks.
 type Want struct {
 	Names []string // the descriptors of these names; nil: all
 	List  bool     // the names only, and no descriptor
 }
+
+// Plain tells whether a parcel is one message, as it is in a queue of fdkit's own too,
+// to which nothing is answered.
+func (d *Dialect) Plain() bool { return d == raw || d == fdkit }
 
 // ErrAnswer is wrapped by the errors that the other program is at fault for: an answer
 // that the dialect does not have, or none.
@@ -103,7 +145,7 @@ func Find(name string) (*Dialect, error) {
 // Fits returns an error if the dialect cannot be spoken on a queue of fdkit's own, on
 // which only one end sends.
 func Fits(d *Dialect, foreign bool) error {
-	if foreign || d == raw || d == fdkit {
+	if foreign || d.Plain() {
 		return nil
 	}
 	return hint.Wrap(fmt.Errorf("dialect %s is for the sockets of other programs, and this is a queue of fdkit", d.Name),

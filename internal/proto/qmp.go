@@ -39,7 +39,7 @@ var qmp = &Dialect{
 			return nil
 		}, nil
 	},
-	Names:   true,
+	Names: true, Named: true,
 	Decoder: func() Decoder { return &jsonDecoder{} },
 }
 

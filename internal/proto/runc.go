@@ -16,7 +16,7 @@ import (
 var runc = &Dialect{
 	Name: "runc", About: "runc's console socket",
 	Send: runcSend, Receive: runcReceive,
-	Names: true, CheckName: runcCheckName,
+	Names: true, CheckName: runcCheckName, Single: true,
 }
 
 // runcName is how long a name is at most: RecvFd() refuses one that fills MaxNameLen.

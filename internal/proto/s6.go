@@ -33,7 +33,7 @@ var s6 = &Dialect{
 	Name: "s6-fdholder", About: "s6-fdholderd, which holds descriptors",
 	Send: s6Send, Receive: s6Receive,
 	Decoder: func() Decoder { return &s6Decoder{} },
-	Names:   true, CheckName: s6CheckName,
+	Names:   true, CheckName: s6CheckName, Named: true,
 	Asks: true,
 }
 

@@ -24,7 +24,7 @@ var utilLinux = single("util-linux", "fdsend and fdrecv of util-linux", ' ', "a 
 // that is sent on a connection. What says, in a line, what that is.
 func single(name, about string, b byte, what string) *Dialect {
 	return &Dialect{
-		Name: name, About: about, Resumes: true,
+		Name: name, About: about, Resumes: true, Single: true, Once: true,
 		Send: func(c *Conn) (func(Parcel) error, error) {
 			sent := false
 			return func(p Parcel) error {

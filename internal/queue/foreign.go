@@ -35,7 +35,7 @@ func openForeign(kind, path string, o opening, sending bool) (*Queue, error) {
 	var err error
 	switch {
 	case kind == "unix-listen", kind == "unix-seqpacket-listen":
-		fd, err = acceptOne(path, typ, o)
+		fd, err = acceptOne(path, typ, o, !sending)
 	case kind == "unix-dgram" && !sending:
 		return receiveDatagrams(path, o)
 	default:
@@ -84,16 +84,19 @@ func connect(path string, typ int) (int, error) {
 	return fd, nil
 }
 
-// acceptOne binds path to a socket of that type and waits for one program to connect.
-func acceptOne(path string, typ int, o opening) (int, error) {
+// acceptOne binds path to a socket of that type and waits for one program to connect. If
+// credentials are wanted, they come with all that the program sends, also with what it
+// has sent before it was accepted: SO_PASSCRED of the listening socket is the other's too.
+func acceptOne(path string, typ int, o opening, credentials bool) (int, error) {
 	listener, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	defer closeAll(listener)
-	// As in receiveDatagrams. What is accepted has inherited it.
-	if err := scm.PassCredentials(listener); err != nil {
-		return -1, err
+	if credentials {
+		if err := scm.PassCredentials(listener); err != nil {
+			return -1, err
+		}
 	}
 	if err := unixpath.Bind(listener, path, o.Access(), 1); err != nil {
 		return -1, err
@@ -139,13 +142,11 @@ func receiveDatagrams(path string, o opening) (*Queue, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	// Before anybody can send: of a datagram that is queued already nobody will know who
-	// has sent it, nor that it was one if it is empty.
-	if err := scm.PassCredentials(fd); err != nil {
-		closeAll(fd)
-		return nil, err
+	err = scm.PassCredentials(fd) // before anything can come
+	if err == nil {
+		err = unixpath.Bind(fd, path, o.Access(), 0)
 	}
-	if err := unixpath.Bind(fd, path, o.Access(), 0); err != nil {
+	if err != nil {
 		closeAll(fd)
 		return nil, err
 	}

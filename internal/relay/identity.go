@@ -15,6 +15,7 @@ import (
 	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
+	"fdkit/internal/thread"
 	"fdkit/internal/unixpath"
 )
 
@@ -57,7 +58,7 @@ func (r *Relay) connectAs(who *unix.Ucred, groups []uint32, socket int) (err err
 	if who == nil {
 		connect()
 	} else {
-		onOwnThread(connect)
+		thread.Apart(connect)
 	}
 	if err == nil {
 		err = os.NewSyscallError("fcntl", unix.SetNonblock(socket, true))
@@ -80,23 +81,6 @@ func (r *Relay) connectSocket(socket int) error {
 			return interrupt.ErrStopped
 		}
 	}
-}
-
-// onOwnThread runs do in a thread that ends with it, whatever has become of it.
-func onOwnThread(do func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the runtime ends the thread, runtime.LockOSThread
-		if unix.Gettid() == unix.Getpid() {
-			// The main thread would not end. While it is held here, it is another one.
-			onOwnThread(do)
-			runtime.UnlockOSThread()
-			return
-		}
-		do()
-	}()
-	<-done
 }
 
 // become gives the calling thread, and no other, the user and groups. The functions of

@@ -15,6 +15,7 @@ import (
 	"fdkit/internal/fdtest"
 	"fdkit/internal/proto"
 	"fdkit/internal/scm"
+	"fdkit/internal/thread"
 	"fdkit/internal/unixpath"
 )
 
@@ -170,10 +171,10 @@ func TestAbstract(t *testing.T) {
 	}
 }
 
-// TestOnOwnThread holds that only one thread becomes another user's, and that it ends.
-func TestOnOwnThread(t *testing.T) {
+// TestBecome holds that only one thread becomes another user's, and that it ends.
+func TestBecome(t *testing.T) {
 	fdtest.NeedsRoot(t)
-	onOwnThread(func() {
+	thread.Apart(func() {
 		if err := become(&unix.Ucred{Uid: fdtest.Nobody, Gid: fdtest.Nobody}, nil); err != nil {
 			t.Error(err)
 		}

@@ -8,11 +8,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
-	"runtime"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"fdkit/internal/thread"
 )
 
 // ErrNoSocket is the error of an inode that is no socket's in the network namespace.
@@ -38,35 +39,18 @@ func OpenOf(fd int) (*Conn, error) {
 		return nil, os.NewSyscallError("ioctl", err)
 	}
 	defer unix.Close(namespace)
-	if c, err := openHere(namespace); c != nil || err != nil {
-		return c, err
+	if sameFile(namespace, "/proc/self/ns/net") {
+		return Open()
 	}
 	var c *Conn
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// The thread is not given back: it ends with the goroutine, and with it that
-		// one of its threads is somewhere else.
-		runtime.LockOSThread()
+	thread.Apart(func() {
 		if err = unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
 			err = os.NewSyscallError("setns", err)
 			return
 		}
 		c, err = Open()
-	}()
-	<-done
+	})
 	return c, err
-}
-
-// openHere connects if the namespace is that of this thread. That of the process,
-// /proc/self, is its first thread's, which may have gone somewhere else.
-func openHere(namespace int) (*Conn, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if sameFile(namespace, "/proc/thread-self/ns/net") {
-		return Open()
-	}
-	return nil, nil
 }
 
 func sameFile(fd int, path string) bool {
