@@ -48,6 +48,9 @@ func runListen(c *cli.Context) error {
 	if err := checkProto(c, "to"); err != nil {
 		return err
 	}
+	if d := protoOf(c); d != nil && d.Once {
+		return usageHint("fdkit connect and fdkit send can send one", "option --proto: dialect %s has one message, and connections are many", d.Name)
+	}
 	var process exec.Confinement
 	if err := identify(c, &process); err != nil {
 		return err

@@ -10,6 +10,10 @@ import (
 	"fdkit/internal/scm"
 )
 
+// ErrAnswer is wrapped by errors of dialects that the other program is at fault for: what
+// it has said is nothing that the dialect has, or it has said nothing.
+var ErrAnswer = proto.ErrAnswer
+
 // Want is what a receiver asks for, in the dialects in which one asks. In others Names
 // and List must not be set.
 type Want struct {

@@ -8,6 +8,10 @@ import (
 	"fdkit/internal/proto"
 )
 
+// ErrAnswer is wrapped by errors of dialects that the other program is at fault for: what
+// it has said is nothing that the dialect has, or it has said nothing.
+var ErrAnswer = proto.ErrAnswer
+
 // Parcel is what is sent at once in a dialect.
 type Parcel struct {
 	FDs     []int    // they stay the caller's
