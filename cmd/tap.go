@@ -98,7 +98,7 @@ func runTap(c *cli.Context) error {
 		run = func(c *cli.Context, rec *recorder) error { return runRelay(c, rec, endpoints[0], endpoints[1]) }
 	default:
 		return usageHint("fdkit tap LISTEN TARGET listens at one socket and connects to another; without operands it is a filter between queues",
-			"there is %s", count(len(endpoints), "endpoint", "endpoints"))
+			"there are two endpoints or none, not %d", len(endpoints))
 	}
 	rec, err := newRecorder(c)
 	if err != nil {
