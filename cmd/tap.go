@@ -115,9 +115,13 @@ func checkTapQueues(c *cli.Context) error {
 		return usageHint("without the option the queue is stdout", "option --to: the name is empty")
 	}
 	if from != "" && from == to {
-		return usageHint("what is sent there would be received again", "options --from and --to: both are %s", from)
+		return sameQueues(c)
 	}
 	return nil
+}
+
+func sameQueues(c *cli.Context) error {
+	return usageHint("what is sent there would be received again", "options --from and --to: both are %s", c.String("from"))
 }
 
 // runRelay stands between the clients of a socket and its server.
