@@ -16,6 +16,7 @@ import (
 
 	"fdkit/fdrecv"
 	"fdkit/internal/fdinfo"
+	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
 	"fdkit/internal/proto"
 	"fdkit/internal/relay"
@@ -197,6 +198,9 @@ func (rec *recorder) events() relay.Events {
 			r := &record{Event: "failed", Connection: c.ID, Client: processOf(c.Client), Error: err.Error()}
 			if undelivered, ok := err.(*relay.UndeliveredError); ok {
 				r.From, r.Client = side(undelivered.From), nil
+				if cure := hint.Of(explainSend(undelivered.Err)); cure != "" {
+					r.Error += ": " + cure
+				}
 			}
 			rec.add(r)
 		},

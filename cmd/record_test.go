@@ -4,6 +4,7 @@ package cmd
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,7 @@ func TestRecordDecoder(t *testing.T) {
 		on.Message(m.conn, m.from, &scm.Message{Payload: []byte(m.text)})
 	}
 	on.Failed(one, &relay.UndeliveredError{From: proto.FromServer, Bytes: 1, Err: scm.ErrGone})
+	on.Failed(two, &relay.UndeliveredError{From: proto.FromClient, Bytes: 1, Descriptors: 1, Err: os.NewSyscallError("sendmsg", unix.EPERM)})
 	on.Closed(one)
 	want := []string{
 		"#1 connected: datagrams of those who have no address", "#2 connected: datagrams of those who have no address",
@@ -75,7 +77,9 @@ func TestRecordDecoder(t *testing.T) {
 		"#2 > 1 byte, 0 descriptors", `"d"`, "1 bytes by now, 0 descriptors",
 		"#1 < 2 bytes, 0 descriptors", `"ef"`, "2 bytes by now, 0 descriptors",
 		"#1 > 1 byte, 0 descriptors", `"g"`, "4 bytes by now, 0 descriptors",
-		"#1 < failed: 1 bytes with 0 descriptors are not delivered: no receiver is left", "#1 closed",
+		"#1 < failed: 1 bytes with 0 descriptors are not delivered: no receiver is left",
+		"#2 > failed: 1 bytes with 1 descriptors are not delivered: sendmsg: operation not permitted: the receiver takes no descriptors (SO_PASSRIGHTS), or a security module forbids it",
+		"#1 closed",
 	}
 	if got := end(); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("recorded\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

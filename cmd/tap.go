@@ -98,7 +98,7 @@ func runTap(c *cli.Context) error {
 		run = func(c *cli.Context, rec *recorder) error { return runRelay(c, rec, endpoints[0], endpoints[1]) }
 	default:
 		return usageHint("fdkit tap LISTEN TARGET listens at one socket and connects to another; without operands it is a filter between queues",
-			"there is %s", count(len(endpoints), "endpoint", "endpoints"))
+			"there are two endpoints or none, not %d", len(endpoints))
 	}
 	rec, err := newRecorder(c)
 	if err != nil {
@@ -115,9 +115,13 @@ func checkTapQueues(c *cli.Context) error {
 		return usageHint("without the option the queue is stdout", "option --to: the name is empty")
 	}
 	if from != "" && from == to {
-		return usageHint("what is sent there would be received again", "options --from and --to: both are %s", from)
+		return sameQueues(c)
 	}
 	return nil
+}
+
+func sameQueues(c *cli.Context) error {
+	return usageHint("what is sent there would be received again", "options --from and --to: both are %s", c.String("from"))
 }
 
 // runRelay stands between the clients of a socket and its server.

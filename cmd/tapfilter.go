@@ -40,7 +40,9 @@ func runFilter(c *cli.Context, rec *recorder) error {
 		}
 		o := fdrecv.Options(queueOptionsOf(c, rec.log))
 		o.Wait, o.Stop = waitOf(c), stop
-		f.from, err = fdrecv.Open(c.String("from"), o)
+		if f.from, err = fdrecv.Open(c.String("from"), o); err == nil && sameFile(c.String("from"), c.String("to")) {
+			err = sameQueues(c)
+		}
 	})
 	if err == nil && sig == nil {
 		return f.run(signals)
@@ -55,6 +57,16 @@ func runFilter(c *cli.Context, rec *recorder) error {
 		return nil // told to end before it began, or nothing will come
 	}
 	return err
+}
+
+// sameFile tells whether two paths are those of one file.
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
 }
 
 // run passes messages on until the input has ended, no receiver is left, or a signal

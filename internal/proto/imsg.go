@@ -40,7 +40,8 @@ func (d *imsgDecoder) Decode(from Direction, data []byte, fds int) (lines []stri
 			break
 		}
 		word := func(at int) uint32 { return binary.NativeEndian.Uint32(message[at:]) }
-		line := fmt.Sprintf("type %d, %s, peerid %d, pid %d", word(0), count(length-imsgHeader, "byte"), word(8), word(12))
+		// The pid is a pid_t by meaning, and -1 is what tmux gives.
+		line := fmt.Sprintf("type %d, %s, peerid %d, pid %d", word(0), count(length-imsgHeader, "byte"), word(8), int32(word(12)))
 		switch {
 		case hasFD && s.claim(1) == 1:
 			line += ", with a descriptor"

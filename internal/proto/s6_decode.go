@@ -65,7 +65,7 @@ func (d *s6Decoder) command(body []byte) string {
 	line, ok := "", false
 	switch {
 	case letter == 'S' && len(rest) > s6Time:
-		never := string(rest[:s6Time]) == s6Never
+		never := string(rest[:s6Time]) >= s6Never // s6-fdholder-store adds the time of day to it
 		rest = rest[s6Time:]
 		if line, ok = named("store"); !never {
 			line += ", with an end"

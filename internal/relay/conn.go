@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdinfo"
+	"fdkit/internal/interrupt"
 	"fdkit/internal/proto"
 	"fdkit/internal/scm"
 )
@@ -108,11 +109,11 @@ func (r *Relay) serve(client, target int, connected func()) {
 	err := r.connect(client, target)
 	connected()
 	if err != nil {
-		_ = unix.Close(client)
-		_ = unix.Close(target)
-		if !r.accepting.Stopped() {
+		if err != interrupt.ErrStopped {
 			r.on.Failed(c, fmt.Errorf("cannot connect to %s: %w", r.target.Path, err))
 		}
+		_ = unix.Close(client)
+		_ = unix.Close(target)
 		return
 	}
 	c.Target = peer(target)

@@ -47,12 +47,17 @@ func ParseEndpoint(text string) (e Endpoint, err error) {
 	return e, unixpath.Check(e.Path)
 }
 
-// TypeOf tells the type of the socket that somebody has bound to path. Only one of type
-// SOCK_SEQPACKET gets to see a connection by that, which ends at once: of another type
-// the kernel refuses it, EPROTOTYPE in unix_find_bsd() of net/unix/af_unix.c, and a
-// datagram socket is not told.
-func TypeOf(path string) (int, error) {
-	for _, typ := range []int{unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
+// TypeOf tells the type of the socket that somebody has bound to path, which is likely
+// that one; 0: not known. Of the other types the kernel refuses to connect, EPROTOTYPE in
+// unix_find_bsd() of net/unix/af_unix.c, and a datagram socket is not told. So a server
+// gets to see a connection by that, which ends at once, only if its type is not the likely
+// one or, where none is, if it is SOCK_SEQPACKET.
+func TypeOf(path string, likely int) (int, error) {
+	last := unix.SOCK_STREAM // is known without trying
+	if likely == unix.SOCK_SEQPACKET {
+		last = likely
+	}
+	for _, typ := range []int{unix.SOCK_DGRAM, unix.SOCK_SEQPACKET + unix.SOCK_STREAM - last} {
 		fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return 0, os.NewSyscallError("socket", err)
@@ -61,22 +66,23 @@ func TypeOf(path string) (int, error) {
 		_ = unix.Close(fd)
 		switch {
 		case err == unix.EPROTOTYPE:
-		case err == nil, typ == unix.SOCK_SEQPACKET && err == unix.EAGAIN, // its backlog is full
+		case err == nil, typ != unix.SOCK_DGRAM && err == unix.EAGAIN, // its backlog is full
 			err == unix.EPERM: // a datagram socket that is connected to another one
 			return typ, nil
 		default:
 			return 0, os.NewSyscallError("connect", err)
 		}
 	}
-	return unix.SOCK_STREAM, nil
+	return last, nil
 }
 
 // settle gives both endpoints their type, and tells whether somebody serves the target.
 func settle(listen, target *Endpoint) (served bool, err error) {
-	if info, err := os.Lstat(target.Path); err == nil && info.Mode().Type() != fs.ModeSocket && !unixpath.Abstract(target.Path) {
-		return false, fmt.Errorf("cannot relay to %s: %w", target.Path, unixpath.ErrNotSocket)
+	// Behind a symbolic link, which connect(2) follows.
+	if info, err := os.Stat(target.Path); err == nil && info.Mode().Type() != fs.ModeSocket && !unixpath.Abstract(target.Path) {
+		return false, fmt.Errorf("cannot relay to %s: it is not a socket", target.Path)
 	}
-	found, err := TypeOf(target.Path)
+	found, err := TypeOf(target.Path, max(target.Type, listen.Type)) // of which none or one is given, or both are the same
 	absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)
 	for _, typ := range []int{target.Type, listen.Type} {
 		switch {

@@ -126,7 +126,7 @@ const backlog = 4096
 // accessLike completes access with that of the socket file at path.
 func accessLike(path string, access unixpath.Access) unixpath.Access {
 	var st unix.Stat_t
-	if unixpath.Abstract(path) || unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+	if unixpath.Abstract(path) || unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return access
 	}
 	if access.Mode == 0 {
