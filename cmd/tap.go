@@ -46,7 +46,7 @@ func (e *explained) Set(text string) error {
 	d, err := proto.Find(text)
 	switch {
 	case err != nil:
-		return err
+		return hintedValue(err)
 	case e.Dialect != nil:
 		return fmt.Errorf("it is given twice, as %q and %q", e.Dialect.Name, text)
 	case d.Decoder == nil:
@@ -98,7 +98,7 @@ func runTap(c *cli.Context) error {
 		run = func(c *cli.Context, rec *recorder) error { return runRelay(c, rec, endpoints[0], endpoints[1]) }
 	default:
 		return usageHint("fdkit tap LISTEN TARGET listens at one socket and connects to another; without operands it is a filter between queues",
-			"there is %s", count(len(endpoints), "endpoint", "endpoints"))
+			"%s given", count(len(endpoints), "endpoint is", "endpoints are"))
 	}
 	rec, err := newRecorder(c)
 	if err != nil {
