@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -82,7 +83,7 @@ func (s *sending) send(c *cli.Context) (err error) {
 	})
 	waited := isWaiting(err)
 	if errors.Is(err, fdsend.ErrStopped) {
-		err = fmt.Errorf("%s is not open yet", s.awaited)
+		err = s.notOpen()
 		waited = true
 	}
 	switch {
@@ -185,6 +186,19 @@ func (s *sending) speak(q *fdsend.Queue, messages []outgoing, stop <-chan struct
 		parcels = append(parcels, p)
 	}
 	return speakAll(q, s.dialect, parcels, stop)
+}
+
+// notOpen tells what has kept this command from opening all.
+func (s *sending) notOpen() error {
+	to, isQueue := strings.CutPrefix(s.awaited, "queue ")
+	kind, _, _ := strings.Cut(to, ":")
+	switch {
+	case isQueue && strings.HasSuffix(kind, "-listen"):
+		return fmt.Errorf("nobody has connected to %s", to)
+	case isQueue && isForeign(to):
+		return fmt.Errorf("nobody listens at %s", to)
+	}
+	return fmt.Errorf("%s is not open yet", s.awaited)
 }
 
 // acquire opens what is to be opened. Release closes it again, also after an error.
