@@ -22,6 +22,9 @@ import (
 	"fdkit/internal/scm"
 )
 
+// ErrForeign is that of a path at which there is no queue.
+var ErrForeign = errors.New("another program serves this path, with another type of socket")
+
 // ErrEnded is returned by OpenReceive if the sender of the pipe has gone, and
 // nothing can come any more. It wraps io.EOF.
 var ErrEnded = fmt.Errorf("the sender has ended: %w", io.EOF)
