@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"fdkit/internal/hint"
 )
 
 // New returns the application with all its commands.
@@ -111,6 +113,15 @@ var (
 	noValue    = "flag needs an argument: -"
 )
 
+// hintedValue returns an error for the value of an option whose hint gets through package
+// flag, which keeps the text of an error and nothing else. No argument has a NUL byte.
+func hintedValue(err error) error {
+	if cure := hint.Of(err); cure != "" {
+		return errors.New(err.Error() + "\x00" + cure)
+	}
+	return err
+}
+
 // optionError puts an error of package flag into our words.
 func optionError(err error, log logger) error {
 	text := err.Error()
@@ -118,7 +129,10 @@ func optionError(err error, log logger) error {
 	if m := wrongValue.FindStringSubmatch(text); m != nil && m[3] == "parse error" {
 		err = usagef("option %s takes no value", dashed(m[2])) // only switches have no parser of ours
 	} else if m != nil {
-		err = usagef("option %s: %s", dashed(m[2]), m[3])
+		wrong, cure, hinted := strings.Cut(m[3], "\x00")
+		if err = usagef("option %s: %s", dashed(m[2]), wrong); hinted {
+			err = usageHint(cure, "%w", err)
+		}
 	} else if option, ok := strings.CutPrefix(text, unknown); ok {
 		if len(option) > 1 && strings.Contains("nvQq1", option[:1]) {
 			see = "options of one letter cannot be joined, and a value is a word of its own: -n 40 -v"

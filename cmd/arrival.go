@@ -128,7 +128,7 @@ func (a *arrival) name(position int) string {
 func (a *arrival) header() string {
 	descriptors := count(len(a.descriptors), "descriptor", "descriptors")
 	if a.lost != nil {
-		descriptors = fmt.Sprintf("descriptors lost: %s, %d that came closed", a.lost.Reason(), a.lost.Came)
+		descriptors = fmt.Sprintf("descriptors lost: %s, %d came and were closed", a.lost.Reason(), a.lost.Came)
 	}
 	from := ", sender not known" + a.peer.String()
 	if a.sender != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/fdsend"
+	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
 	"fdkit/internal/pidfd"
 	"fdkit/internal/queue"
@@ -150,10 +152,16 @@ func (d *draining) open(c *cli.Context, stop <-chan struct{}) (*queue.Queue, err
 	o := queue.Options(queueOptionsOf(c, d.log))
 	o.Wait, o.Stop = time.Nanosecond, stop // look once
 	q, err := queue.OpenReceive(spec, o)
-	if err != nil && d.source.pid != 0 {
-		return nil, fmt.Errorf("cannot drain %s: %w", d.from, errors.Unwrap(err)) // not by our number
+	switch {
+	case err == nil:
+		return q, nil
+	case d.source.pid != 0:
+		err = fmt.Errorf("cannot drain %s: %w", d.from, errors.Unwrap(err)) // not by our number
+		return nil, hint.Wrap(err, fmt.Sprintf("fdkit queue %d shows those of its sockets in which anything is", d.source.pid))
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, fs.ErrNotExist), errors.Is(err, queue.ErrForeign):
+		err = hint.Wrap(err, "it must be a queue of fdkit that is there; what was sent to another program is drained with PID:FD, which fdkit queue --all shows")
 	}
-	return q, err
+	return nil, err
 }
 
 // move receives one message after the other, each only when somebody else has the other

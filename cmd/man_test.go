@@ -735,9 +735,9 @@ sh ./1; fdkit grab "$(cat pid):0" cat`,
 		want: "one\ntwo\n",
 	},
 	{
-		page: "fdkit-grab.1", blocks: []string{`fdkit grab "$(cat pid):5" sh -c 'cat /proc/self/fd/0 >saved'`},
-		script: `echo hello >in; sleep 100 5<in & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'
-rm in; sh ./1; cat saved`,
+		page: "fdkit-grab.1", blocks: []string{`fdkit grab --fd 3 "$(cat pid):5" sh -c 'cat /proc/self/fd/3 >saved'`},
+		script: `echo hello >log; sleep 100 5>>log & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'
+rm log; sh ./1; cat saved`,
 		want: "hello\n",
 	},
 	{
@@ -770,6 +770,17 @@ await '. ./1 2>/dev/null | grep -c same | grep 2'; . ./1 2>/dev/null | grep -c '
 await 'grep -q sleep /proc/$(cat reader.pid)/comm'; await 'grep -q sleep /proc/$(cat writer.pid)/comm'
 sh ./1 2>/dev/null >got; test "$(cat got)" = "$(cat writer.pid) sleep"; echo writer`,
 		want: "writer\n",
+	},
+	{
+		page: "fdkit-who.1", blocks: []string{`fdkit inspect "$(cat server.pid)" | grep 'peer is'`},
+		script: `fdkit bind unix:s sh -c 'echo $$ >server.pid; exec python3 -c "
+import socket, time
+s = socket.socket(fileno=3)
+c, _ = s.accept()
+time.sleep(100)"' & await 'test -S s'
+python3 -c 'import socket, time; s = socket.socket(socket.AF_UNIX); s.connect("s"); time.sleep(100)' & pid=$!
+await '. ./1 | grep -q "peer is pid '$pid' (python3)"'; echo yes`,
+		want: "yes\n", needs: []string{"python3"},
 	},
 	{
 		page: "fdkit-who.1", blocks: []string{"fdkit who /var/log/web.log.1"},
@@ -833,6 +844,11 @@ await '! fdkit queue --all | grep -q second'; kill $(cat stuck.pid)`,
 		page: "fdkit-doctor.1", blocks: []string{"fdkit doctor -v --sndbuf 65536 | grep queue-depth"},
 		script: "sh ./1 | grep -oE 'SO_SNDBUF 65536: .* [0-9]{2,} fit'| sed 's/[0-9]* messages/N messages/; s/[0-9]* fit/N fit/'",
 		want:   "SO_SNDBUF 65536: poll says there is room for N messages, and N fit\n",
+	},
+	{
+		page: "fdkit-doctor.1", blocks: []string{"fdkit doctor -v | grep -E '^[a-z]+ +(open-files|nr-open|file-max|backlog|processes) '"},
+		script: "sh ./1 | awk '{ print $2 }'",
+		want:   "open-files\nnr-open\nfile-max\nbacklog\nprocesses\n",
 	},
 	{
 		page: "fdkit-doctor.1", needs: []string{"jq"},

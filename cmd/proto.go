@@ -26,7 +26,7 @@ func (w *wireDialect) Set(text string) error {
 	d, err := proto.Find(text)
 	switch {
 	case err != nil:
-		return err
+		return hintedValue(err)
 	case w.Dialect != nil:
 		return fmt.Errorf("it is given twice, as %q and %q", w.Dialect.Name, text)
 	case w.sends && d.Send == nil:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -64,7 +65,7 @@ func (s *sending) send(c *cli.Context) (err error) {
 	sig := within(s.timeout, func(stop <-chan struct{}) { err = s.run(c, stop) })
 	waited := isWaiting(err)
 	if errors.Is(err, fdsend.ErrStopped) {
-		err = fmt.Errorf("%s is not open yet", s.awaited)
+		err = s.notOpen()
 		waited = true
 	}
 	switch {
@@ -171,6 +172,19 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 		return fmt.Errorf("cannot send to %s: %w", to, err)
 	}
 	return err
+}
+
+// notOpen tells what has kept this command from opening all.
+func (s *sending) notOpen() error {
+	to, isQueue := strings.CutPrefix(s.awaited, "queue ")
+	kind, _, _ := strings.Cut(to, ":")
+	switch {
+	case isQueue && strings.HasSuffix(kind, "-listen"):
+		return fmt.Errorf("nobody has connected to %s", to)
+	case isQueue && isForeign(to):
+		return fmt.Errorf("nobody listens at %s", to)
+	}
+	return fmt.Errorf("%s is not open yet", s.awaited)
 }
 
 // acquire opens what is to be opened. Release closes it again, also after an error.

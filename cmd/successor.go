@@ -87,8 +87,12 @@ func (s *successor) become(m *fdrecv.Message) error {
 	}
 	var all []exec.Place
 	for i, at := range numbers {
-		// As systemd does with what it passes. It fails with O_PATH, which has no such flag.
-		_ = unix.SetNonblock(m.FDs[i], false)
+		// As systemd does with what it passes; but a socket that listens may still be
+		// served by who has sent it, and must not block that in accept(2). It fails with
+		// O_PATH, which has no such flag.
+		if listening, err := unix.GetsockoptInt(m.FDs[i], unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listening == 0 {
+			_ = unix.SetNonblock(m.FDs[i], false)
+		}
 		all = append(all, exec.Place{FD: m.FDs[i], At: at})
 	}
 	if extra := m.FDs[len(numbers):]; len(extra) > 0 {

@@ -46,7 +46,7 @@ func (e *explained) Set(text string) error {
 	d, err := proto.Find(text)
 	switch {
 	case err != nil:
-		return err
+		return hintedValue(err)
 	case e.Dialect != nil:
 		return fmt.Errorf("it is given twice, as %q and %q", e.Dialect.Name, text)
 	case d.Decoder == nil:

@@ -62,6 +62,7 @@ func runWho(c *cli.Context) error {
 // question is an operand, and what is to be told of it.
 type question struct {
 	operand string
+	asInode bool                      // it is a number, which may have been meant for a process
 	things  func() ([]subject, error) // what it means, as things are now
 }
 
@@ -124,7 +125,8 @@ func (w *who) answer(stop <-chan struct{}) error {
 	default:
 	}
 	nobody := false
-	for _, of := range answers {
+	var processes []string // numbers of some that were taken for inodes
+	for n, of := range answers {
 		held := false
 		for i := range of {
 			of[i].fill(found)
@@ -136,11 +138,20 @@ func (w *who) answer(stop <-chan struct{}) error {
 			}
 		}
 		nobody = nobody || of != nil && !held
+		if q := w.questions[n]; q.asInode && !held {
+			if _, err := os.Stat("/proc/" + q.operand); err == nil {
+				processes = append(processes, q.operand)
+			}
+		}
 	}
 	if err := w.out.Flush(); err != nil {
 		return cannotWrite(err)
 	}
 	w.unseen(found)
+	for _, pid := range processes {
+		w.log.say(isNotice, "notice", pid+" was taken for the inode of a socket or pipe, and is a process too",
+			"fdkit inspect "+pid+" lists its descriptors; "+pid+":3 is one", nil)
+	}
 	switch {
 	case failed:
 		return quiet(exitSystem)

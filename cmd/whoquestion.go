@@ -33,6 +33,7 @@ func parseQuestion(operand string) (question, error) {
 	case isOwn && inherited(own):
 		q.things = func() ([]subject, error) { return ofOwn(own) }
 	case isNumber && !colon:
+		q.asInode = true
 		q.things = func() ([]subject, error) { return inodes("socket:["+pid+"]", "pipe:["+pid+"]"), nil }
 	case isOwn:
 		return q, usagef("descriptor %s is not open", operand)

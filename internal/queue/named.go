@@ -99,7 +99,7 @@ func joinNamed(path string, o opening, patience *patience) (*named, error) {
 		}
 		return makeNamed(path, o)
 	case errors.Is(err, unix.EPROTOTYPE):
-		return nil, hint.Wrap(errors.New("another program serves this path, with another type of socket"),
+		return nil, hint.Wrap(ErrForeign,
 			"a foreign program is reached as unix:"+path)
 	case errors.Is(err, unix.EAGAIN):
 		return nil, errNoAnswer // its backlog is full

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,9 @@ import (
 	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
+
+// ErrForeign is that of a path at which there is no queue.
+var ErrForeign = errors.New("another program serves this path, with another type of socket")
 
 // ErrEnded is returned by OpenReceive if the sender of the pipe has gone, and
 // nothing can come any more. It wraps io.EOF.
@@ -318,11 +322,22 @@ func fetch(l line, patience *patience) (int, error) {
 	if errors.Is(privately, errNoAnswer) {
 		return -1, errNoAnswer
 	}
-	if _, gone := os.Stat(fmt.Sprintf("/proc/%d", l.pid)); gone != nil {
-		return -1, io.EOF
+	// A sender closes its doors a moment before it ends.
+	for range 20 {
+		if hasEnded(l.pid) {
+			return -1, io.EOF
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	return -1, hint.Wrap(fmt.Errorf("cannot reach the sender, process %d, through %s (%w) or by name (%w)", l.pid, file, privately, err),
 		"sender and receiver must share the network namespace or the user; a named queue joins any two")
+}
+
+// hasEnded tells whether there is no such process any more, or only its exit status.
+func hasEnded(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	// proc_pid_stat(5): the state follows the name, which may have anything in it.
+	return err != nil || bytes.HasPrefix(text[bytes.LastIndexByte(text, ')')+1:], []byte(" Z"))
 }
 
 // knockAt asks for the queue at one of the sender's doors.

@@ -278,6 +278,38 @@ func lineIn(t *testing.T, pipe int) line {
 	return l
 }
 
+// TestPipeSenderEnds lets the sender end between the line and the question: somebody else
+// holds the pipe, so the receiver does not see that at the pipe.
+func TestPipeSenderEnds(t *testing.T) {
+	fdtest.NoLeaks(t)
+	for _, test := range []struct {
+		about string
+		state func(*participant)
+	}{
+		{"nobody has waited for it", func(p *participant) {
+			_ = p.cmd.Process.Kill()
+			if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+				t.Error(err)
+			}
+		}},
+		{"it ends a moment after it has closed", func(p *participant) {
+			p.ask("close", "closed, lost 0, <nil>")
+			time.AfterFunc(20*time.Millisecond, func() { _ = p.cmd.Process.Kill() })
+		}},
+	} {
+		t.Run(test.about, func(t *testing.T) {
+			read, write := fdtest.Pipe(t)
+			s := join(t, "send", "fd:3", nil, write.FD)
+			l := lineIn(t, read.FD)
+			test.state(s)
+			if fd, err := fetch(l, opening{calls: &interrupt.Calls{}}.patience()); err != io.EOF {
+				t.Errorf("fetch() = %d, %v; want io.EOF", fd, err)
+			}
+			s.kill()
+		})
+	}
+}
+
 func TestPipeToken(t *testing.T) {
 	fdtest.NoLeaks(t)
 	_, _, more := join1(t)

@@ -20,8 +20,8 @@ func TestLostReason(t *testing.T) {
 		room int
 		want string
 	}{
-		{0, "descriptors were lost on the way (MSG_CTRUNC), 0 that came closed: out of descriptors (RLIMIT_NOFILE)"},
-		{1, "descriptors were lost on the way (MSG_CTRUNC), 0 that came closed: refused by a security module"},
+		{0, "descriptors were lost on the way (MSG_CTRUNC), 0 came and were closed: out of descriptors (RLIMIT_NOFILE)"},
+		{1, "descriptors were lost on the way (MSG_CTRUNC), 0 came and were closed: refused by a security module"},
 	} {
 		r := NewReceiver(end.FD, &interrupt.Calls{})
 		r.header.Flags = unix.MSG_CTRUNC

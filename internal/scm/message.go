@@ -36,7 +36,7 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("descriptors were lost on the way (MSG_CTRUNC), %d that came closed: %s", e.Came, e.Reason())
+	return fmt.Sprintf("descriptors were lost on the way (MSG_CTRUNC), %d came and were closed: %s", e.Came, e.Reason())
 }
 
 // Reason is why, in a few words.

@@ -200,7 +200,8 @@ func (t *trial) judge(c *Case) Result {
 	}
 	if r.Verdict.Fault() {
 		r.Rule = c.Rule
-		if r.Rule == "" {
+		// A rule about waiting is of no help to what has crashed.
+		if r.Rule == "" || r.Rule == turns && r.Verdict != Hung {
 			r.Rule = rules[r.Verdict]
 		}
 	}
