@@ -8,6 +8,7 @@
 package fdrecv
 
 import (
+	"errors"
 	"io/fs"
 	"iter"
 	"time"
@@ -76,6 +77,10 @@ func Open(spec string, o Options) (*Queue, error) {
 	return &Queue{q}, nil
 }
 
+// FD returns the descriptor that messages are received from, for waiting only: poll(2)
+// reports POLLIN when there is one. The queue owns it.
+func (q *Queue) FD() int { return q.q.FD }
+
 // Waiting returns how many descriptors are in the queue, from all senders: one for
 // each connection. That is not known, and ok is false, before Linux 5.6 and after
 // Close.
@@ -96,12 +101,14 @@ func (q *Queue) Stop() { q.q.Calls.Stop() }
 // queue can have many.
 type Receiver struct {
 	receive func(*scm.Message) error
-	close   func() // nil: nothing is to be closed
+	now     func(*scm.Message) (bool, error) // nil: the dialect has none
+	close   func()                           // nil: nothing is to be closed
 }
 
 // Receiver returns a new Receiver.
 func (q *Queue) Receiver() *Receiver {
-	return &Receiver{receive: scm.NewReceiver(q.q.FD, &q.q.Calls).Receive}
+	r := scm.NewReceiver(q.q.FD, &q.q.Calls)
+	return &Receiver{receive: r.Receive, now: r.ReceiveNow}
 }
 
 // Message is one message.
@@ -137,6 +144,16 @@ type Credentials = scm.Credentials
 // message can be received.
 func (r *Receiver) Receive(m *Message) error {
 	return r.receive((*scm.Message)(m))
+}
+
+// ReceiveNow is Receive that does not wait: it returns false if there is no message.
+// Several processes that wait with poll(2) for the descriptor FD are all woken by each
+// message.
+func (r *Receiver) ReceiveNow(m *Message) (bool, error) {
+	if r.now == nil {
+		return false, errors.ErrUnsupported
+	}
+	return r.now((*scm.Message)(m))
 }
 
 // Close closes what the Receiver holds that came and belongs to no message yet. Of one

@@ -39,11 +39,22 @@ func NewSender(fd int, calls *interrupt.Calls) *Sender {
 // the caller's: the queue holds copies of its own. It returns ErrGone when no
 // receiver is left.
 func (s *Sender) Send(payload []byte, fds ...int) error {
-	if len(payload) == 0 || len(payload) > MaxPayload {
-		// Zero bytes would read as the end of the stream.
-		return fmt.Errorf("a payload has 1 to %d bytes, not %d", MaxPayload, len(payload))
+	if err := check(payload, fds); err != nil {
+		return err
 	}
 	return s.Transmit(payload, fds, nil)
+}
+
+// check checks what a queue of fdkit takes.
+func check(payload []byte, fds []int) error {
+	switch {
+	case len(payload) == 0 || len(payload) > MaxPayload:
+		// Zero bytes would read as the end of the stream.
+		return fmt.Errorf("a payload has 1 to %d bytes, not %d", MaxPayload, len(payload))
+	case len(fds) > MaxFDs:
+		return fmt.Errorf("a message carries at most %d descriptors, not %d", MaxFDs, len(fds))
+	}
+	return nil
 }
 
 // Transmit is Send of any payload, also of no bytes, which a stream does not send, or of
@@ -99,6 +110,31 @@ func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 			return ErrGone
 		default:
 			return os.NewSyscallError("sendmsg", errno)
+		}
+	}
+}
+
+// SendNow is Send that does not wait: it returns false if the queue is full, or the
+// kernel has no room for further descriptors now.
+func (s *Sender) SendNow(payload []byte, fds ...int) (bool, error) {
+	if err := check(payload, fds); err != nil {
+		return false, err
+	}
+	s.load(payload, fds, nil)
+	defer func() { s.iov.Base = nil }()
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
+			uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		switch errno {
+		case 0:
+			return true, nil
+		case unix.EINTR:
+		case unix.EAGAIN, unix.ETOOMANYREFS, unix.ENOBUFS, unix.ENOMEM:
+			return false, nil
+		case unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED, unix.ENOTCONN:
+			return false, ErrGone
+		default:
+			return false, os.NewSyscallError("sendmsg", errno)
 		}
 	}
 }
