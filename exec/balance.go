@@ -134,7 +134,9 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 	if r.full(len(c.fds)) {
 		w.remind(now.Add(100 * time.Millisecond))
 		r.shunned = now.Add(100 * time.Millisecond)
-		w.settle(r)
+		if !w.chosen() {
+			w.settle(r) // it is in ready again
+		}
 		return false
 	}
 	payload := c.payload
@@ -153,7 +155,7 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 			c.close()
 			return true
 		}
-		w.remind(now.Add(50 * time.Millisecond))
+		w.remind(now.Add(50 * time.Millisecond)) // examine settles it
 		return false
 	}
 	r.Handed++
@@ -171,9 +173,6 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 		} else {
 			w.replace(r.place)
 		}
-	}
-	if w.chosen() {
-		w.settle(r)
 	}
 	return true
 }

@@ -283,9 +283,11 @@ func (w *Workers) hear(r *Worker, text string) {
 func (w *Workers) settle(r *Worker) {
 	if r.unread {
 		// Whether all that was sent has been received, SIOCOUTQ also tells of a
-		// Unix socket.
+		// Unix socket. Who is woken by that may still see a byte of each message that
+		// is just being freed, sock_wfree() in net/core/sock.c.
+		const message = 256 // any takes more
 		n, err := unix.IoctlGetInt(r.fd, unix.SIOCOUTQ)
-		if err == nil && n > 0 {
+		if err == nil && n >= message {
 			return
 		}
 		r.unread, r.slow, r.shunned = false, 0, time.Time{}
@@ -347,7 +349,8 @@ func (w *Workers) bury(r *Worker, status syscall.WaitStatus) {
 		w.report()
 		return // it had been replaced
 	}
-	if !r.retired && now.Sub(r.Begin) < atOnce {
+	atEnd := w.ended && status == 0 // it has seen the end of a shared queue
+	if !r.retired && !atEnd && now.Sub(r.Begin) < atOnce {
 		p.fail(now)
 		if p.pause == firstPause || p.pause == lastPause {
 			w.trouble(fmt.Errorf("worker %d has ended at once (%s); the next is started in %v", r.PID, StatusText(status), p.pause))
