@@ -17,6 +17,7 @@ import (
 	"fdkit/exec"
 	"fdkit/fdsend"
 	"fdkit/internal/hint"
+	"fdkit/internal/proto"
 	"fdkit/listen"
 )
 
@@ -29,6 +30,7 @@ func bindCommand() *cli.Command {
 			"descriptor 3 on, with LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES. See fdkit-bind(1).",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "without PROGRAM: send to `QUEUE` instead of stdout"},
+			protoFlag("without PROGRAM: send in dialect `NAME`", true),
 			&cli.StringSliceFlag{Name: "name", Usage: "call the sockets of the next ADDRESS `NAME`; one for each ADDRESS, in order"},
 		}, []cli.Flag{backlogFlag()}, boundFlags(), socketFileFlags(), bindSocketFlags(), queueFlags(), verbosityFlags()),
 		Action: runBind,
@@ -75,7 +77,7 @@ func runBind(c *cli.Context) error {
 	if err != nil {
 		return addressError(err, operands)
 	}
-	if err := checkNames(b.names, len(b.addresses), "address", "addresses"); err != nil {
+	if err := checkNames(b.names, len(b.addresses), "address", "addresses", checkListenName); err != nil {
 		return err
 	}
 	if b.options, err = listenOptions(c, b.addresses); err != nil {
@@ -103,7 +105,7 @@ func runBind(c *cli.Context) error {
 
 // refuseWithProgram refuses the options that a program makes pointless.
 func refuseWithProgram(c *cli.Context) error {
-	for _, option := range []string{"to", "mode", "owner"} {
+	for _, option := range []string{"to", "mode", "owner", "proto"} {
 		if c.IsSet(option) {
 			return usagef("option --%s: a program is given, so nothing is sent", option)
 		}
@@ -199,6 +201,9 @@ func (b *binding) send(c *cli.Context) error {
 	if err := checkQueue(c, "to"); err != nil {
 		return err
 	}
+	if err := checkProto(c, "to"); err != nil {
+		return err
+	}
 	// From here on the signals are ours: none may leave a socket file behind.
 	signals := endings()
 	sockets, err := b.bind()
@@ -209,7 +214,7 @@ func (b *binding) send(c *cli.Context) error {
 	sig := unless(signals, func(stop <-chan struct{}) {
 		var q *fdsend.Queue
 		if q, err = openOutput(c, b.log, 0, stop); err == nil {
-			err = b.sendSockets(q, sockets, stop)
+			err = b.sendSockets(q, protoOf(c), sockets, stop)
 		}
 	})
 	if sig != nil && err != nil {
@@ -219,17 +224,31 @@ func (b *binding) send(c *cli.Context) error {
 }
 
 // sendSockets sends the sockets and waits until they are received, or until stop is
-// closed. It closes the queue.
-func (b *binding) sendSockets(q *fdsend.Queue, sockets []socket, stop <-chan struct{}) error {
+// closed. It closes the queue. A dialect of nil is fdkit's own way.
+func (b *binding) sendSockets(q *fdsend.Queue, d *proto.Dialect, sockets []socket, stop <-chan struct{}) error {
 	var messages []outgoing
+	var parcels []fdsend.Parcel
 	for _, s := range sockets {
 		payload := s.AppendPayload(nil)
 		if s.name != "" {
 			payload = fdsend.AppendVar(payload, "FDNAMES", s.name)
 		}
 		messages = append(messages, outgoing{payload, []int{s.FD()}})
+		if d != nil {
+			p := parcelOf(d, payload, s.FD())
+			if d.Names && s.name != "" {
+				p.Names = []string{s.name}
+			}
+			parcels = append(parcels, p)
+		}
 	}
-	lost, err := deliver(b.log, q, messages, stop)
+	var lost int
+	var err error
+	if d != nil {
+		err = speakAll(q, d, parcels, stop)
+	} else {
+		lost, err = deliver(b.log, q, messages, stop)
+	}
 	switch {
 	case errors.Is(err, errNoReceiver):
 		return fmt.Errorf("%w: closed %d listening sockets that were sent", err, lost)

@@ -71,7 +71,7 @@ type completedOption struct {
 	Names   []string // without dashes
 	Usage   string
 	Value   string // what the help calls the value, "" if the option takes none
-	Kind    string // of value: "file", "queue", "address", "user", "none", for which nothing can be offered, or the words that it can be
+	Kind    string // of value: "file", "queue", "address", "user", "pid", "none", for which nothing can be offered, or the words that it can be
 	Repeats bool
 }
 
@@ -80,7 +80,7 @@ var helpOption = completedOption{Names: []string{"help", "h"}, Usage: "show help
 // The beginnings of what listen.ParseAddress, internal/queue and parseSource take.
 var completionStarts = map[string][]string{
 	"address":    {"unix:", "tcp:", "tcp4:", "tcp6:", "fd:", "systemd:"},
-	"queue":      {"unix:", "unix-listen:", "unix-seqpacket:", "unix-dgram:", "fd:"},
+	"queue":      {"unix:", "unix-listen:", "unix-seqpacket:", "unix-seqpacket-listen:", "unix-dgram:", "fd:"},
 	"descriptor": {"r:", "w:", "a:", "rw:", "stdin", "stdout", "stderr"},
 }
 
@@ -110,9 +110,9 @@ func completedOperands(usageText string) (kind string, words []string) {
 	switch last := fields[len(fields)-1]; {
 	case slices.Contains(fields, "ADDRESS...") && slices.Contains(fields, "PROGRAM"):
 		return "addresses program", nil
-	case slices.Contains(fields, "[PROGRAM"):
+	case slices.Contains(fields, "[PROGRAM") && slices.Contains(fields, "ADDRESS"):
 		return "address program", nil
-	case slices.Contains(fields, "PROGRAM"):
+	case slices.Contains(fields, "PROGRAM"), slices.Contains(fields, "[PROGRAM"):
 		return "program", nil
 	case strings.HasPrefix(last, "ADDRESS"):
 		return "address", nil
@@ -147,12 +147,19 @@ func completeOption(f cli.Flag) completedOption {
 		o.Kind = "user"
 	case "ADDRESS":
 		o.Kind = "address"
+	case "PID":
+		o.Kind = "pid"
 	case "FORMAT":
 		o.Kind = logFormats
 	case "N", "N[,N", "SLOTS", "TIME", "BITS", "BYTES", "NAME", "NAME[,NAME", "LEVEL:NAME:VALUE", "LOCAL", "WHO", "RATE", "V4[,V6", "ACTION", "CLIENT", "N[/V4[,V6", "TEXT", "DIGITS", "NAME=VALUE":
 		o.Kind = "none"
 	default:
 		o.Kind = "file"
+	}
+	if g, ok := f.(*cli.GenericFlag); ok {
+		if dialect, ok := g.Value.(*wireDialect); ok {
+			o.Kind = strings.Join(protoNames(dialect.sends), " ")
+		}
 	}
 	if slice, ok := f.(cli.DocGenerationSliceFlag); ok {
 		o.Repeats = slice.IsSliceFlag()
@@ -162,7 +169,11 @@ func completeOption(f cli.Flag) completedOption {
 
 // Kinds returns all kinds of values.
 func (c completion) Kinds() []string {
-	return []string{"queue", "address", "file", "user", "none", logFormats}
+	kinds := []string{"queue", "address", "file", "user", "pid", "none", logFormats, strings.Join(protoNames(true), " ")}
+	if receive := strings.Join(protoNames(false), " "); !slices.Contains(kinds, receive) {
+		kinds = append(kinds, receive)
+	}
+	return kinds
 }
 
 // Dashed returns the option's names as they are written.

@@ -135,6 +135,7 @@ complete -c <<$.Name>> -n '__fdkit_at <<$command.Name>>'
 <<- if or (eq .Kind "queue") (eq .Kind "address")>> -r -F -a '<<starts .Kind>>'
 <<- else if eq .Kind "file">> -r -F
 <<- else if eq .Kind "user">> -x -a '(__fdkit_user)'
+<<- else if eq .Kind "pid">> -x -a '(__fish_complete_pids)'
 <<- else if eq .Kind "none">> -x
 <<- else if .Kind>> -x -a '<<.Kind>>'<<end>>
 <<- end>>

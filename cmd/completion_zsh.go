@@ -146,7 +146,7 @@ fi
 				before = "(" + strings.Join(o.Dashed(), " ") + ")"
 			}
 			if o.Value != "" {
-				action := map[string]string{"queue": "_fdkit_queue", "address": "_fdkit_address", "user": "_fdkit_user", "file": "_files", "none": " "}[o.Kind]
+				action := map[string]string{"queue": "_fdkit_queue", "address": "_fdkit_address", "user": "_fdkit_user", "pid": "_fdkit_pid", "file": "_files", "none": " "}[o.Kind]
 				if action == "" {
 					action = "(" + o.Kind + ")"
 				}

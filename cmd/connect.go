@@ -36,6 +36,7 @@ func connectCommand() *cli.Command {
 			&cli.StringFlag{Name: "to", Usage: "without PROGRAM: send to `QUEUE` instead of stdout"},
 			&cli.GenericFlag{Name: "fd", Usage: "with PROGRAM: place the connection at `N[,N...]` instead of 6,7", Value: &places{list: []int{6, 7}}, DefaultText: "6,7"},
 			dialectFlag("ncat, tcp6 or ucspi"),
+			protoFlag("without PROGRAM: send in dialect `NAME`", true),
 			&cli.GenericFlag{Name: "timeout", Usage: "give up after `TIME`", Value: &duration{connectTimeout}, DefaultText: "1m"},
 			&cli.GenericFlag{Name: "bind", Usage: "connect from this `LOCAL` IP address, :PORT or both", Value: &local{}},
 		}, queueFlags()...), clientLogFlags()...),
@@ -107,7 +108,7 @@ func dialerOf(c *cli.Context) (*dialer, error) {
 	if err := checkClientDialects(dialectsOf(c)); err != nil {
 		return nil, err
 	}
-	for _, option := range []string{"to", "mode", "owner"} {
+	for _, option := range []string{"to", "mode", "owner", "proto"} {
 		if len(operands) > 1 && c.IsSet(option) {
 			return nil, usagef("option --%s: a program is given, so nothing is sent", option)
 		}
@@ -147,6 +148,9 @@ func connectAndSend(c *cli.Context, d *dialer) error {
 	if err := checkQueue(c, "to"); err != nil {
 		return err
 	}
+	if err := checkProto(c, "to"); err != nil {
+		return err
+	}
 	// From here on the signals are ours: none may leave a socket file behind.
 	signals := endings()
 	var q *fdsend.Queue
@@ -170,13 +174,17 @@ func connectAndSend(c *cli.Context, d *dialer) error {
 	defer unix.Close(fd)
 	message := outgoing{conn.AppendVars([]byte(fdsend.Begin)), []int{fd}}
 	sig = unless(signals, func(stop <-chan struct{}) {
+		if dialect := protoOf(c); dialect != nil {
+			err = speakAll(q, dialect, []fdsend.Parcel{parcelOf(dialect, message.payload, fd)}, stop)
+			return
+		}
 		_, err = deliver(d.log, q, []outgoing{message}, stop)
 	})
 	switch {
 	case sig != nil && err != nil:
 		d.log.error(fmt.Errorf("nobody has received the connection to %v yet", conn.Remote))
 		return endedBy(sig)
-	case errors.Is(err, errNoReceiver):
+	case errors.Is(err, errNoReceiver), errors.Is(err, fdsend.ErrGone):
 		return fmt.Errorf("%w: the connection to %v is closed", err, conn.Remote)
 	case err != nil:
 		return fmt.Errorf("cannot send the connection to %v: %w", conn.Remote, err)

@@ -21,6 +21,7 @@ var (
 	errNoReceiver = errors.New("no receiver is left")
 	errFull       = errors.New("the queue is full")
 	errUnreceived = errors.New("nobody has received it yet")
+	errUnanswered = errors.New("the other program has not answered yet")
 	errInFlight   = hint.Wrap(errors.New("too many descriptors of this user are in flight"),
 		"receive those that are in queues, or allow more with ulimit -n (RLIMIT_NOFILE)")
 )
@@ -111,7 +112,7 @@ func hindrance(s *fdsend.Sender) error {
 
 // isWaiting tells whether err is what deliver has waited for.
 func isWaiting(err error) bool {
-	return errors.Is(err, errFull) || errors.Is(err, errInFlight) || errors.Is(err, errUnreceived)
+	return errors.Is(err, errFull) || errors.Is(err, errInFlight) || errors.Is(err, errUnreceived) || errors.Is(err, errUnanswered)
 }
 
 // explainSend gives the cure, where one is known.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"fdkit/exec"
+	"fdkit/fdrecv"
 	"fdkit/fdsend"
 	"fdkit/internal/hint"
 )
@@ -14,9 +15,11 @@ import (
 // Exit statuses, as the UCSPI tools and the shell have them.
 const (
 	exitDone       = 0
-	exitNothing    = 1   // recv-exec: the queue ended and nothing came
+	exitNothing    = 1   // recv, recv-exec: the queue ended and nothing came
+	exitFound      = 1   // doctor: an error is among the findings; torture: the peer has a fault
 	exitUsage      = 100 // wrong usage
 	exitSystem     = 111 // a system call failed, perhaps for a time
+	exitLost       = 112 // recv: descriptors were lost on the way
 	exitNotRunning = 126 // the program is there and cannot be run
 	exitNotFound   = 127 // there is no such program
 )
@@ -41,6 +44,7 @@ func (q quiet) Error() string { return fmt.Sprintf("exit status %d", int(q)) }
 func exitStatus(err error) int {
 	var usage usageError
 	var program *exec.NotRunnableError
+	var lost *fdrecv.LostError
 	var status quiet
 	switch {
 	case err == nil:
@@ -49,6 +53,8 @@ func exitStatus(err error) int {
 		return int(status)
 	case errors.As(err, &usage), errors.Is(err, fdsend.ErrSpec):
 		return exitUsage
+	case errors.As(err, &lost):
+		return exitLost
 	case errors.As(err, &program) && program.NotFound:
 		return exitNotFound
 	case errors.As(err, &program):

@@ -188,6 +188,20 @@ func inherited(fd int) bool {
 // checkQueue checks what option --to or --from names, and the options that go with
 // it.
 func checkQueue(c *cli.Context, option string) error {
+	if err := checkQueueName(c, option); err != nil {
+		return err
+	}
+	queue := c.String(option)
+	for _, made := range []string{"mode", "owner"} {
+		if c.IsSet(made) && (queue == "" || strings.HasPrefix(queue, "fd:")) {
+			return usageHint("a named queue is --"+option+" PATH", "option --%s: it is for a queue that is made, and this one is inherited", made)
+		}
+	}
+	return nil
+}
+
+// checkQueueName checks the name alone.
+func checkQueueName(c *cli.Context, option string) error {
 	queue := c.String(option)
 	if queue == "" && c.IsSet(option) {
 		return usageHint("without the option the queue is stdin or stdout", "option --%s: the name is empty", option)
@@ -196,11 +210,6 @@ func checkQueue(c *cli.Context, option string) error {
 	if fd, err := strconv.Atoi(number); isFD && err == nil && !inherited(fd) {
 		redirection := map[string]string{"from": "<&", "to": ">&"}[option]
 		return usageHint("the shell opens it: fdkit ... "+number+redirection+"...", "option --%s fd:%d: descriptor %d is not open", option, fd, fd)
-	}
-	for _, made := range []string{"mode", "owner"} {
-		if c.IsSet(made) && (queue == "" || isFD) {
-			return usageHint("a named queue is --"+option+" PATH", "option --%s: it is for a queue that is made, and this one is inherited", made)
-		}
 	}
 	return nil
 }
@@ -217,6 +226,7 @@ func environFlags() []cli.Flag {
 func receiveFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		&cli.StringFlag{Name: "from", Usage: "receive from `QUEUE` instead of stdin"},
+		protoFlag("receive in dialect `NAME`", false),
 		durationFlag("wait", "wait at most `TIME` for somebody else to make the queue"),
 	}, environFlags(), queueFlags())
 }

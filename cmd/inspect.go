@@ -62,16 +62,21 @@ func runInspect(c *cli.Context) error {
 	for _, t := range asked {
 		i.target(t)
 		if err := i.out.Flush(); err != nil {
-			if path, ok := errors.AsType[*fs.PathError](err); ok {
-				err = os.NewSyscallError(path.Op, path.Err)
-			}
-			return fmt.Errorf("cannot write to stdout: %w", err)
+			return cannotWrite(err)
 		}
 	}
 	if i.failed {
 		return quiet(exitSystem)
 	}
 	return nil
+}
+
+// cannotWrite is the error of what could not be printed, by the system call.
+func cannotWrite(err error) error {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		err = os.NewSyscallError(path.Op, path.Err)
+	}
+	return fmt.Errorf("cannot write to stdout: %w", err)
 }
 
 // target is a descriptor, or all of a process.

@@ -30,6 +30,7 @@ func listenCommand() *cli.Command {
 			"See fdkit-listen(1).",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "to", Usage: "send to `QUEUE` instead of stdout"},
+			protoFlag("send in dialect `NAME`", true),
 			metricsFlag(),
 		}, intakeFlags(), privilegeFlags(), queueFlags(), clientLogFlags()),
 		Action: runListen,
@@ -42,6 +43,9 @@ func runListen(c *cli.Context) error {
 	}
 	in, err := intakeOf(c, c.Args().Slice(), queueFD(c.String("to")))
 	if err != nil {
+		return err
+	}
+	if err := checkProto(c, "to"); err != nil {
 		return err
 	}
 	var process exec.Confinement
@@ -63,8 +67,9 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	var q *fdsend.Queue
+	var sink listen.Sink
 	sig := unless(signals, func(stop <-chan struct{}) {
-		q, err = openOutput(c, in.log, 0, stop)
+		q, sink, err = openSink(c, in.log, stop)
 	})
 	switch {
 	case sig != nil && err == nil:
@@ -86,7 +91,7 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	metrics.watchQueue(q.Waiting)
-	s := service{intake: in, queue: q, sink: metrics.sink(q.Sender())}
+	s := service{intake: in, queue: q, sink: metrics.sink(sink)}
 	return s.run(signals, controls)
 }
 
@@ -195,6 +200,12 @@ func (s *service) drain(signals <-chan os.Signal) {
 // untilSecond returns a context that ends with the second signal or when no
 // receiver is left, and says what is waited for if that takes long.
 func (s *service) untilSecond(signals <-chan os.Signal) (context.Context, context.CancelFunc) {
+	return untilSecond(s.log, signals, s.queue.Gone(), "waiting for receivers to take what was accepted")
+}
+
+// untilSecond returns a context that ends with the second signal or with gone, and says
+// what it is waiting for if that takes long.
+func untilSecond(log logger, signals <-chan os.Signal, gone <-chan struct{}, waiting string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer cancel()
@@ -203,13 +214,13 @@ func (s *service) untilSecond(signals <-chan os.Signal) (context.Context, contex
 			select {
 			case <-patience:
 				patient = false
-				s.log.notice("waiting for receivers to take what was accepted; a second signal ends this")
+				log.notice("%s; a second signal ends this", waiting)
 			case <-signals:
 				if patient {
 					continue
 				}
 				return
-			case <-s.queue.Gone():
+			case <-gone:
 				return
 			case <-ctx.Done():
 				return

@@ -121,10 +121,13 @@ func (l logger) say(severity slog.Level, event, text, cure string, fields []slog
 	}
 }
 
+// logTime is how times are written in JSON, in UTC.
+const logTime = "2006-01-02T15:04:05.000000Z"
+
 var jsonOptions = slog.HandlerOptions{Level: isInfo, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 	switch {
 	case a.Key == slog.TimeKey:
-		a.Value = slog.StringValue(a.Value.Time().UTC().Format("2006-01-02T15:04:05.000000Z"))
+		a.Value = slog.StringValue(a.Value.Time().UTC().Format(logTime))
 	case a.Key == slog.LevelKey:
 		words := map[slog.Level]string{isInfo: "info", isNotice: "notice", isError: "error"}
 		a.Value = slog.StringValue(words[a.Value.Any().(slog.Level)])

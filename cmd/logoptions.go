@@ -32,9 +32,12 @@ func logFlag() cli.Flag {
 
 // verbosityFlags are -v, -Q and -q, as the UCSPI tools have them, and how the log is
 // written.
-func verbosityFlags() []cli.Flag {
+func verbosityFlags() []cli.Flag { return verbosityFlagsWith("say everything that happens") }
+
+// verbosityFlagsWith are those of a command of which -v does more.
+func verbosityFlagsWith(v string) []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "v", Usage: "say everything that happens", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "v", Usage: v, DisableDefaultText: true},
 		&cli.BoolFlag{Name: "Q", Usage: "say errors only; the default", DisableDefaultText: true},
 		&cli.BoolFlag{Name: "q", Usage: "say nothing", DisableDefaultText: true},
 		logFlag(),

@@ -531,6 +531,61 @@ fdkit pool --from /run/web.q ./new-handler & ask 127.0.0.1:8080`,
 	},
 
 	{
+		page: "fdkit-recv.1", blocks: []string{"fdkit recv --explain --from unix-listen:/run/in.sock"},
+		script: "run 1; await 'test -S /run/in.sock'; fdkit send --to unix:/run/in.sock r:/etc/passwd; wait $!; sed -n 's/, from.*//; s/ SIZE//; 1,2p' out1",
+		want:   "message 1: 1 byte, 1 descriptor\n    hex 00\n",
+	},
+	{
+		page: "fdkit-recv.1", blocks: []string{"fdkit recv --from unix-dgram:/run/notify.sock &"},
+		script: `printf '#!/bin/sh\nfdkit send --wait 10s --to unix-dgram:"$NOTIFY_SOCKET" --payload FDSTORE=1 r:/etc/passwd\n' >service; chmod +x service
+run 1; await 'grep file out1'; sed -n 's/, from.*//; 1,2p' out1`,
+		want: "message 1: 9 bytes, 1 descriptor\n    \"FDSTORE=1\"\n",
+	},
+	{
+		page: "fdkit-recv.1", needs: []string{"jq"}, blocks: []string{"fdkit send r:/etc/passwd r:/etc | fdkit recv --json |"},
+		script: "sh ./1", want: "/etc/passwd\n",
+	},
+	{
+		page: "fdkit-recv.1", blocks: []string{"fdkit send --name users r:/etc/passwd |"},
+		script: "test \"$(sh ./1)\" = \"users: $(head -n 1 /etc/passwd)\"; echo same", want: "same\n",
+	},
+	{
+		page: "fdkit-tap.1", blocks: []string{"fdkit listen :8080 | fdkit tap | fdkit pool cat"},
+		script: "run 1; ask 127.0.0.1:8080; grep -c PROTO=TCP err1", want: "hello\n1\n",
+	},
+	{
+		page: "fdkit-tap.1", needs: []string{"tmux", "script"},
+		blocks: []string{`fdkit tap ./tapped "/tmp/tmux-$(id -u)/default"`, "tmux -S ./tapped attach"},
+		script: `dir=/tmp/tmux-$(id -u); mkdir -p -m 700 $dir; mount -t tmpfs -o mode=700 tmpfs $dir
+export TMUX_TMPDIR=/tmp TERM=xterm
+tmux -f /dev/null new-session -d 'await "test -e $HOME/end"'
+run 1; await 'test -S tapped'
+mkfifo keys; exec 9<>keys; script -qec 'sh ./2' /dev/null <keys >screen & client=$!
+await 'test "$(tmux list-clients | wc -l)" = 1'; touch "$HOME/end"; wait $client
+grep -c ' pty ' err1`,
+		want: "2\n",
+	},
+	{
+		page: "fdkit-tap.1", blocks: []string{
+			"mv /run/x.sock /run/x.sock.real; fdkit tap /run/x.sock /run/x.sock.real", "mv /run/x.sock.real /run/x.sock",
+		},
+		script: `fdkit serve unix:/run/x.sock cat &
+ask unix:/run/x.sock; sed 's/fdkit tap/exec &/' 1 >tap; sh ./tap 2>err & tap=$!
+await 'test -S /run/x.sock && test -S /run/x.sock.real'; ask unix:/run/x.sock; kill $tap; wait $tap; sh ./2; ask unix:/run/x.sock
+grep -c '"hello' err`,
+		want: "hello\nhello\nhello\n2\n",
+	},
+	{
+		page: "fdkit-tap.1", needs: []string{"jq"},
+		blocks: []string{"fdkit tap --json --output /dev/stdout /run/tapped /run/x.sock |"},
+		script: `fdkit recv-exec --from unix-listen:/run/x.sock --fd 3 true &
+await 'test -S /run/x.sock'; run 1; await 'test -S /run/tapped'
+fdkit send --to unix:/run/tapped r:/etc/passwd
+await 'test -s out1'; cat out1`,
+		want: "file /etc/passwd\n",
+	},
+
+	{
 		page: "fdkit-recv-exec.1", blocks: []string{"fdkit listen :9000 | fdkit recv-exec cat"},
 		script: "run 1; ask 127.0.0.1:9000; wait $!", want: "hello\n",
 	},
@@ -671,6 +726,119 @@ socket.send_fds(queue, [b"FDKIT=1\0GEO_COUNTRY=NL\0OTHER=no\0LD_PRELOAD=no\0"], 
 theirs.close()
 print(mine.makefile().read())' | grep -E 'GEO|OTHER|LD_PRELOAD'`,
 		want: "GEO_COUNTRY=NL\n", needs: []string{"python3"},
+	},
+
+	{
+		page: "fdkit-grab.1", blocks: []string{`kill -STOP "$(cat pid)"`},
+		script: `printf 'one\ntwo\n' >in; sleep 100 <in & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'
+sh ./1; fdkit grab "$(cat pid):0" cat`,
+		want: "one\ntwo\n",
+	},
+	{
+		page: "fdkit-grab.1", blocks: []string{`fdkit grab "$(cat pid):5" sh -c 'cat /proc/self/fd/0 >saved'`},
+		script: `echo hello >in; sleep 100 5<in & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'
+rm in; sh ./1; cat saved`,
+		want: "hello\n",
+	},
+	{
+		page: "fdkit-grab.1", blocks: []string{`fdkit grab "$(cat pid):stderr" echo 'the disk was full until now'`},
+		script: `sleep 100 2>log & echo $! >pid; await 'grep -q sleep /proc/$(cat pid)/comm'; sh ./1; cat log`,
+		want:   "the disk was full until now\n",
+	},
+	{
+		page: "fdkit-grab.1", blocks: []string{`fdkit grab "$(cat old.pid)::8080" sh -c '`},
+		script: `fdkit serve 127.0.0.1:8080 ./old-handler & echo $! >old.pid; ask 127.0.0.1:8080
+run 1; wait $(cat old.pid) || true; ask 127.0.0.1:8080`,
+		want: "old: hello\nnew: hello\n",
+	},
+
+	{
+		page: "fdkit-who.1", blocks: []string{"fdkit who :8080"},
+		script: `fdkit bind 127.0.0.1:8080 sleep 100 & pid=$!; await 'grep -q sleep /proc/'$pid'/comm'
+. ./1 2>/dev/null | sed -E "s/^ +$pid .* (sleep.*)/\1/; s/ +/ /g; s/, backlog.*//"`,
+		want: ":8080: tcp listening at 127.0.0.1:8080\nsleep 3 rw #1\n",
+	},
+	{
+		page: "fdkit-who.1", blocks: []string{`fdkit who "$(cat server.pid):3"`},
+		script: `fdkit bind 127.0.0.1:8080 sh -c 'sleep 100 & echo $$ >server.pid; wait' & await 'test -s server.pid'
+await '. ./1 2>/dev/null | grep -c same | grep 2'; . ./1 2>/dev/null | grep -c ' 3  *rw  *same'`,
+		want: "2\n",
+	},
+	{
+		page: "fdkit-who.1", blocks: []string{`fdkit who --json "$(cat reader.pid):0" |`}, needs: []string{"jq"},
+		script: `mkfifo fifo; sleep 100 <fifo & echo $! >reader.pid; sleep 200 >fifo & echo $! >writer.pid
+await 'grep -q sleep /proc/$(cat reader.pid)/comm'; await 'grep -q sleep /proc/$(cat writer.pid)/comm'
+sh ./1 2>/dev/null >got; test "$(cat got)" = "$(cat writer.pid) sleep"; echo writer`,
+		want: "writer\n",
+	},
+	{
+		page: "fdkit-who.1", blocks: []string{"fdkit who /var/log/web.log.1"},
+		script: `mount -t tmpfs tmpfs /var/log; sleep 100 >/var/log/web.log & pid=$!; await 'grep -q sleep /proc/'$pid'/comm'
+mv /var/log/web.log /var/log/web.log.1; . ./1 2>/dev/null | grep -c "^ *$pid .* 1 *w *#1"`,
+		want: "1\n",
+	},
+
+	{
+		page: "fdkit-queue.1",
+		blocks: []string{
+			"fdkit queue --all", `fdkit queue "$(cat pid)"`,
+			"fdkit queue --all --json | jq -c '.holders[0].pid as $pid |",
+		},
+		script: `echo >/run/lost.log
+fdkit send --payload found --to ./q r:/run/lost.log & echo $! >pid
+await 'fdkit queue "$(cat pid)" | grep -q found'
+sh ./1 | grep -c 'message: 5 bytes, "found", 1 descriptor'
+sh ./2 | grep -c /run/lost.log
+test "$(sh ./3)" = "$(cat pid)"; echo same`,
+		want: "1\n1\nsame\n", needs: []string{"jq"},
+	},
+	{
+		page:   "fdkit-drain.1",
+		blocks: []string{"fdkit pool --from /run/spare.q ./handler &", `fdkit drain --count 1 --from "$(cat stuck.pid):0" | fdkit recv-exec --fd 3 true`},
+		script: `cat >stuck.py <<'END'
+import os, signal, socket
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+for text in "first", "second":
+    client, server = socket.socketpair()
+    client.sendall(text.encode() + b"\n")
+    socket.send_fds(a, [text.encode()], [server.fileno()])
+    server.close()
+os.dup2(b.fileno(), 0)
+print(os.getpid(), file=open("stuck.pid", "w"))
+print(client.recv(100).decode(), end="", flush=True)
+signal.pause()
+END
+python3 stuck.py & await 'test -s stuck.pid'; sh ./2
+fdkit queue $(cat stuck.pid):0 | grep -c '^  message:'
+sed -i '2s/^/await "test -S \/run\/spare.q"; /' 1; sh ./1 2>/dev/null
+await '! fdkit queue --all | grep -q second'; kill $(cat stuck.pid)`,
+		want: "1\nhandler: second\n", needs: []string{"python3"},
+	},
+	{
+		page: "fdkit-torture.1", blocks: []string{"fdkit torture --seed 1 --case many --run fdkit recv-exec cat"},
+		script: "sh ./1 2>log", want: "seed 1\ncorrect  many                 253 descriptors in a message\n1 case: 1 correct\n",
+	},
+	{
+		page: "fdkit-torture.1", needs: []string{"python3"},
+		blocks: []string{"fdkit torture --seed 1 --case two unix:/run/naive.sock"},
+		files:  map[string]string{"naive.py": "# naive.py: serve the Unix socket that the argument names"},
+		script: "python3 naive.py /run/naive.sock &\nsh ./1 2>log | cut -d' ' -f1-4 | head -2", want: "seed 1\nLEAKED   two\n",
+	},
+	{
+		page: "fdkit-doctor.1", blocks: []string{"(ulimit -n 20; fdkit doctor)"},
+		script: "sh ./1 >out || echo \"= $?\"; grep -oE '^[a-z]+ +(open-files|rights) ' out; grep -c '^[0-9]* checks: ' out",
+		want:   "= 1\nwarning open-files \nerror   rights \n1\n",
+	},
+	{
+		page: "fdkit-doctor.1", blocks: []string{"fdkit doctor -v --sndbuf 65536 | grep queue-depth"},
+		script: "sh ./1 | grep -oE 'SO_SNDBUF 65536: .* [0-9]{2,} fit'| sed 's/[0-9]* messages/N messages/; s/[0-9]* fit/N fit/'",
+		want:   "SO_SNDBUF 65536: poll says there is room for N messages, and N fit\n",
+	},
+	{
+		page: "fdkit-doctor.1", needs: []string{"jq"},
+		blocks: []string{"fdkit doctor --json --pid \"$(cat service.pid)\" |"},
+		script: "echo $$ >service.pid; sh ./1 | sed \"s/$$/PID/; s/[0-9][0-9]*/N/g\"",
+		want:   "process PID: soft limit N, hard limit N, in use N\nuser N: N in flight, limit N, and exempt\n", root: true,
 	},
 
 	{

@@ -4,6 +4,7 @@ package cmd
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,7 +60,11 @@ func payloadOf(c *cli.Context, n int) (p payload, err error) {
 			return p, usageHint("the variables of fdkit-protocol(7) are a payload themselves", "option --%s: the payload is given", option)
 		}
 	}
-	if err := checkNames(p.names, n, "descriptor", "descriptors"); err != nil {
+	check := checkListenName
+	if d := protoOf(c); d != nil && d.CheckName != nil {
+		check = d.CheckName
+	}
+	if err := checkNames(p.names, n, "descriptor", "descriptors", check); err != nil {
 		return p, err
 	}
 	for _, v := range c.StringSlice("env") {
@@ -85,19 +90,24 @@ func payloadOf(c *cli.Context, n int) (p payload, err error) {
 	default:
 		return p, nil
 	}
-	if p.fixed == nil && p.vars == nil && p.names == nil && isForeign(c.String("to")) {
+	return p.to(c.String("to")), nil
+}
+
+// to returns the payload for a queue: where nothing is said, one for a foreign program.
+func (p payload) to(queue string) payload {
+	if p.fixed == nil && p.vars == nil && p.names == nil && isForeign(queue) {
 		// What follows the byte would remain in a stream, where a program that knows
 		// nothing of variables takes it for data.
 		p.fixed = []byte{0}
 	}
-	return p, nil
+	return p
 }
 
 // isForeign tells whether the queue is a socket of a program that may know nothing
 // of fdkit.
 func isForeign(to string) bool {
 	kind, _, prefixed := strings.Cut(to, ":")
-	return prefixed && slices.Contains([]string{"unix", "unix-listen", "unix-seqpacket", "unix-dgram"}, kind)
+	return prefixed && slices.Contains([]string{"unix", "unix-listen", "unix-seqpacket", "unix-seqpacket-listen", "unix-dgram"}, kind)
 }
 
 // of returns the payload for the descriptors from the first-th on.
@@ -140,18 +150,26 @@ func describe(fd int) (conn fdinfo.Conn, ok bool) {
 }
 
 // checkNames checks that there is a name for each of n things, or for none, and that
-// LISTEN_FDNAMES can have it.
-func checkNames(names []string, n int, one, many string) error {
+// it is one.
+func checkNames(names []string, n int, one, many string, check func(name string) error) error {
 	if len(names) != 0 && len(names) != n {
 		return usageHint("each "+one+" has a name, or none has", "option --name: there are %d for %s", len(names), count(n, one, many))
 	}
 	for _, name := range names {
-		switch _, err := listen.ParseAddress("systemd:" + name); {
-		case name == "":
+		if name == "" {
 			return usagef("option --name: the name is empty")
-		case err != nil:
-			return usagef("option --name: %q is no name: at most 255 characters of ASCII, without a colon", name)
 		}
+		if err := check(name); err != nil {
+			return usagef("option --name: %q is no name: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// checkListenName checks that LISTEN_FDNAMES can have the name.
+func checkListenName(name string) error {
+	if _, err := listen.ParseAddress("systemd:" + name); err != nil {
+		return errors.New("at most 255 characters of ASCII, without a colon")
 	}
 	return nil
 }

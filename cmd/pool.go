@@ -104,6 +104,7 @@ func runPool(c *cli.Context) error {
 	}
 	pool, done := r.pool(r.receivers(q), o, metrics)
 	defer done()
+	pool.Lost = r.lost
 	r.notify = newNotifier(r.log)
 	defer r.notify.end()
 	ready := r.notify.follow(pool)
@@ -186,7 +187,7 @@ func (r *runner) finish(pool programs, ended <-chan error, signals <-chan os.Sig
 // receivers returns what receives from q.
 func (r *receiver) receivers(q *fdrecv.Queue) func() func(*exec.Connection) error {
 	return func() func(*exec.Connection) error {
-		receiver := q.Receiver()
+		receiver := r.messages(q)
 		var m fdrecv.Message
 		return func(c *exec.Connection) error {
 			err := receiver.Receive(&m)
@@ -205,12 +206,8 @@ func (r *runner) pool(receivers func() func(*exec.Connection) error, o poolOptio
 		Environ:   r.environ,
 		Slots:     o.slots,
 		Receivers: receivers,
-		Lost: func(err error) bool {
-			_, lost := errors.AsType[*fdrecv.LostError](err)
-			return lost
-		},
-		Trouble: r.log.error,
-		Ended:   r.died,
+		Trouble:   r.log.error,
+		Ended:     r.died,
 	}
 	if r.log.enabled(isInfo) {
 		pool.Started = func(run *exec.Run) { r.started(run, o.slots) }

@@ -4,6 +4,7 @@ package cmd
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -41,3 +42,36 @@ func (w *wireDialect) String() string { return "" }
 
 // protoOf returns the dialect, nil if none is given.
 func protoOf(c *cli.Context) *proto.Dialect { return c.Generic("proto").(*wireDialect).Dialect }
+
+// checkProto checks that the dialect can be spoken at the queue that option --to or
+// --from names, as far as the name tells. What an inherited descriptor is turns out when
+// it is opened.
+func checkProto(c *cli.Context, option string) error {
+	d, queue := protoOf(c), c.String(option)
+	kind, _, prefixed := strings.Cut(queue, ":")
+	if d == nil || queue == "" || prefixed && kind == "fd" {
+		return nil
+	}
+	if err := proto.Fits(d, prefixed && strings.HasPrefix(kind, "unix")); err != nil {
+		return usagef("option --proto: %w", err)
+	}
+	return nil
+}
+
+// protoNames returns the names of all dialects in which a command sends, or receives.
+func protoNames(sends bool) (names []string) {
+	for _, d := range proto.All() {
+		if sends && d.Send != nil || !sends && d.Receive != nil {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
+
+// dialectError names the dialect in an error of speaking it.
+func dialectError(d *proto.Dialect, err error) error {
+	if strings.HasPrefix(err.Error(), "dialect "+d.Name) { // proto.Fits has
+		return err
+	}
+	return fmt.Errorf("dialect %s: %w", d.Name, err)
+}

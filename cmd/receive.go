@@ -3,6 +3,7 @@
 package cmd
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"fdkit/exec"
 	"fdkit/fdrecv"
+	"fdkit/internal/proto"
 )
 
 // runner is what the commands that run programs on connections have in common.
@@ -45,6 +47,8 @@ type receiver struct {
 	*runner
 	from    string
 	options fdrecv.Options
+	dialect *proto.Dialect // nil: of fdkit, or whatever comes
+	speaker *speaker       // once it is open, with a dialect
 }
 
 // receiverOf checks all that can be checked before a connection is taken. The
@@ -57,13 +61,16 @@ func receiverOf(c *cli.Context, confine *exec.Confinement, base []string) (*rece
 	if err := checkQueue(c, "from"); err != nil {
 		return nil, err
 	}
+	if err := checkProto(c, "from"); err != nil {
+		return nil, err
+	}
 	run, err := runnerOf(c, c.Args().Slice(), confine, base)
 	if err != nil {
 		return nil, err
 	}
 	options := fdrecv.Options(queueOptionsOf(c, run.log))
 	options.Wait = waitOf(c)
-	return &receiver{runner: run, from: c.String("from"), options: options}, nil
+	return &receiver{runner: run, from: c.String("from"), options: options, dialect: protoOf(c)}, nil
 }
 
 // waitOf returns what option --wait says, as fdsend.Options and fdrecv.Options have it.
@@ -82,15 +89,45 @@ func waitOf(c *cli.Context) time.Duration {
 func (r *receiver) open(signals <-chan os.Signal) (q *fdrecv.Queue, sig os.Signal, err error) {
 	sig = unless(signals, func(stop <-chan struct{}) {
 		r.options.Stop = stop
-		q, err = fdrecv.Open(r.from, r.options)
+		if q, err = fdrecv.Open(r.from, r.options); err != nil || r.dialect == nil {
+			return
+		}
+		if r.speaker, err = speakFrom(q, r.dialect, stop); err != nil {
+			_, _ = q.Close()
+		}
 	})
 	return q, sig, err
 }
 
-// close gives up the queue, and says what is lost with it.
+// messages returns what one goroutine receives from.
+func (r *receiver) messages(q *fdrecv.Queue) messages {
+	if r.speaker != nil {
+		return r.speaker
+	}
+	return q.Receiver()
+}
+
+// lost tells whether err is that of one message, after which others can be received.
+func (r *receiver) lost(err error) bool {
+	if r.speaker != nil {
+		return r.speaker.lost(err)
+	}
+	_, lost := errors.AsType[*fdrecv.LostError](err)
+	return lost
+}
+
+// close gives up the queue.
 func (r *receiver) close(q *fdrecv.Queue) {
+	closeQueue(r.log, q)
+	if r.speaker != nil {
+		r.speaker.close()
+	}
+}
+
+// closeQueue gives up the queue, and says what is lost with it.
+func closeQueue(log logger, q *fdrecv.Queue) {
 	if lost, _ := q.Close(); lost > 0 {
-		r.log.event(isError, "closed", "nobody else holds the queue: closed "+count(lost, "connection that was", "connections that were")+" in it",
+		log.event(isError, "closed", "nobody else holds the queue: closed "+count(lost, "connection that was", "connections that were")+" in it",
 			slog.Int("connections", lost))
 	}
 }

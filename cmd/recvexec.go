@@ -102,14 +102,13 @@ func endedBy(sig os.Signal) error { return quiet(128 + int(sig.(syscall.Signal))
 
 // one receives the one message that has a descriptor.
 func (r *receiver) one(q *fdrecv.Queue) (m fdrecv.Message, err error) {
-	receiver := q.Receiver()
+	receiver := r.messages(q)
 	for {
 		err := receiver.Receive(&m)
-		var lost *fdrecv.LostError
 		switch {
 		case errors.Is(err, io.EOF):
 			return m, quiet(exitNothing)
-		case errors.As(err, &lost):
+		case r.lost(err):
 			r.log.error(fmt.Errorf("a connection is lost: %w", err))
 		case err != nil:
 			return m, err

@@ -47,6 +47,7 @@ type sending struct {
 	payload payload
 	dialect *proto.Dialect // nil: of fdkit, or whatever is told to
 	timeout time.Duration  // negative: none
+	wait    time.Duration  // for somebody else to make the queue, as waitOf has it
 	awaited string         // what is not open yet; "": all is
 }
 
@@ -55,6 +56,11 @@ func runSend(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.send(c)
+}
+
+// send does it, unless a signal comes.
+func (s *sending) send(c *cli.Context) (err error) {
 	// From here on the signals are ours: none may leave a socket file behind.
 	signals := endings()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -98,7 +104,7 @@ func sendingOf(c *cli.Context) (*sending, error) {
 	if err := refuseOptions(operands, "descriptor"); err != nil {
 		return nil, err
 	}
-	s := &sending{log: loggerOf(c), each: c.Bool("each"), dialect: protoOf(c), timeout: durationOf(c, "timeout")}
+	s := &sending{log: loggerOf(c), each: c.Bool("each"), dialect: protoOf(c), timeout: durationOf(c, "timeout"), wait: waitOf(c)}
 	for _, operand := range operands {
 		source, err := parseSource(operand)
 		if err == nil {
@@ -143,7 +149,7 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 		to = "stdout"
 	}
 	s.awaited = "queue " + to
-	q, err := openOutput(c, s.log, waitOf(c), stop)
+	q, err := openOutput(c, s.log, s.wait, stop)
 	if err != nil {
 		return err
 	}
@@ -166,29 +172,19 @@ func (s *sending) run(c *cli.Context, stop <-chan struct{}) error {
 
 // speak sends the messages in the dialect.
 func (s *sending) speak(q *fdsend.Queue, messages []outgoing, stop <-chan struct{}) error {
-	defer q.Close()
-	go func() {
-		<-stop
-		_, _ = q.Close()
-	}()
-	send, err := q.Speak(s.dialect.Name)
-	if err != nil {
-		return fmt.Errorf("dialect %s: %w", s.dialect.Name, err)
-	}
+	var parcels []fdsend.Parcel
 	names := s.payload.names
 	for _, m := range messages {
-		p := fdsend.Parcel{FDs: m.fds, Payload: s.payload.fixed}
-		if s.dialect.Name == "fdkit" {
-			p.Payload = m.payload
+		p := parcelOf(s.dialect, m.payload, m.fds...)
+		if s.payload.fixed != nil {
+			p.Payload = s.payload.fixed
 		}
 		if names != nil {
 			p.Names, names = names[:len(m.fds)], names[len(m.fds):]
 		}
-		if err := send(p); err != nil {
-			return fmt.Errorf("dialect %s: %w", s.dialect.Name, err)
-		}
+		parcels = append(parcels, p)
 	}
-	return nil
+	return speakAll(q, s.dialect, parcels, stop)
 }
 
 // acquire opens what is to be opened. Release closes it again, also after an error.
@@ -231,9 +227,11 @@ func (s *sending) messages(fds []int) (all []outgoing, err error) {
 	}
 	first := 0
 	for some := range slices.Chunk(fds, size) {
-		payload, err := s.payload.of(first, some)
-		if err != nil {
-			return nil, err
+		var payload []byte
+		if s.dialect == nil || s.dialect.Name == "fdkit" { // others have no variables
+			if payload, err = s.payload.of(first, some); err != nil {
+				return nil, err
+			}
 		}
 		all = append(all, outgoing{payload, some})
 		first += len(some)

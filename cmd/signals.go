@@ -73,3 +73,8 @@ func unless(signals <-chan os.Signal, do func(stop <-chan struct{})) os.Signal {
 		return sig
 	}
 }
+
+// defaultSignals lets signals end this process again, as before endings.
+func defaultSignals() {
+	signal.Reset(syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP)
+}

@@ -18,11 +18,12 @@ import (
 
 // source is where a descriptor that is to be sent comes from.
 type source struct {
-	text  string // as the user has it
-	fd    int    // of this process or, with pid, of another
-	pid   int    // 0: this one
-	path  string // of a file that is to be opened; "": none
-	flags int    // for open(2)
+	text  string        // as the user has it
+	fd    int           // of this process or, with pid, of another
+	pid   int           // 0: this one
+	at    *localAddress // instead of fd: of pid's socket
+	path  string        // of a file that is to be opened; "": none
+	flags int           // for open(2)
 }
 
 // opened are the ways to open a file, as the shell's <, >, >> and <> have them.
@@ -46,11 +47,7 @@ func parseSource(text string) (source, error) {
 		return source{text: text, fd: -1, path: after, flags: flags}, nil
 	}
 	if pid, err := strconv.ParseUint(before, 10, 31); found && err == nil {
-		fd, ok := parseDescriptor(after)
-		if !ok || pid == 0 {
-			return source{}, usageHint("of process 4711, 4711:3 is descriptor 3", "descriptor %s: it is no PID:FD", text)
-		}
-		return source{text: text, fd: fd, pid: int(pid)}, nil
+		return parseRemote(text, int(pid), after)
 	}
 	cure := "a descriptor is a number, stdin, stdout, stderr, PID:FD, or a file: r:PATH, w:PATH, a:PATH, rw:PATH"
 	switch _, err := os.Lstat(text); {
@@ -60,6 +57,19 @@ func parseSource(text string) (source, error) {
 		cure = "fdkit connect connects to an address and sends the connection, fdkit bind a listening socket"
 	}
 	return source{}, usageHint(cure, "%q is no descriptor", text)
+}
+
+// parseRemote parses what is after PID: in text, a descriptor of another process, or the
+// address of a socket of it.
+func parseRemote(text string, pid int, after string) (source, error) {
+	if fd, ok := parseDescriptor(after); ok && pid != 0 {
+		return source{text: text, fd: fd, pid: pid}, nil
+	}
+	if pid == 0 || !isPath(after) && !strings.ContainsAny(after, ":@") {
+		return source{}, usageHint("of process 4711, 4711:3 is descriptor 3", "descriptor %s: it is no PID:FD", text)
+	}
+	at, err := parseLocalAddress(after)
+	return source{text: text, pid: pid, at: &at}, err
 }
 
 // parseDescriptor parses a descriptor's number, or the name of one of the first three.
@@ -98,7 +108,14 @@ func (s source) acquire(calls *interrupt.Calls) (fd int, own bool, err error) {
 		}
 		return fd, false, nil
 	case s.pid != 0:
-		if fd, err = pidfd.Get(s.pid, s.fd); err != nil {
+		fd = s.fd
+		if s.at != nil {
+			fd, err = s.at.find(s.pid)
+		}
+		if err == nil {
+			fd, err = pidfd.Get(s.pid, fd)
+		}
+		if err != nil {
 			return -1, false, fmt.Errorf("cannot take %s: %w", s.text, explainFiles(err))
 		}
 		return fd, false, nil

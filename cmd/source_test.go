@@ -58,7 +58,7 @@ func TestParseSource(t *testing.T) {
 		{"0:1", "no PID:FD", "4711:3"},
 		{"12:", "no PID:FD", "4711:3"},
 		{"12:x", "no PID:FD", "4711:3"},
-		{"12:3:4", "no PID:FD", "4711:3"},
+		{"12:3:4", "is no IP address", ""},
 		{"2147483648:3", "is no descriptor", ""},
 	} {
 		got, err := parseSource(test.text)

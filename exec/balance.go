@@ -148,15 +148,16 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 	if len(payload) == 0 {
 		payload = []byte{0} // a foreign sender may leave it out
 	}
-	sent, err := r.sender.SendNow(payload, c.fds...)
-	if !sent {
-		if err != nil && !errors.Is(err, scm.ErrGone) {
-			w.trouble(&LostError{err})
-			c.close()
-			return true
-		}
+	switch _, err := r.sender.TransmitNow(payload, c.fds, nil); {
+	case err == nil:
+	case errors.Is(err, scm.ErrGone), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ETOOMANYREFS),
+		errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 		w.remind(now.Add(50 * time.Millisecond)) // examine settles it
 		return false
+	default:
+		w.trouble(&LostError{err})
+		c.close()
+		return true
 	}
 	r.Handed++
 	r.last, r.unread = now, true

@@ -29,8 +29,8 @@ var ErrSpec = queue.ErrSpec
 var ErrStopped = interrupt.ErrStopped
 
 // LostError says that a message came without all of its descriptors
-// (MSG_CTRUNC, recvmsg(2)): this process was at its RLIMIT_NOFILE, or a security
-// module refused one. What did come has been closed.
+// (MSG_CTRUNC, recvmsg(2)): this process was at its RLIMIT_NOFILE, if it is Full, or a
+// security module refused one. What did come has been closed.
 type LostError = scm.LostError
 
 // Options say how a queue is opened. The zero value is good.
@@ -66,8 +66,8 @@ type Queue struct{ q *queue.Queue }
 //   - a path, or @NAME for an abstract name, is a named queue. It is made if it
 //     is not there; all who open it share it.
 //   - unix:PATH and unix-seqpacket:PATH connect to a foreign program's socket of
-//     that type (unix: is a stream), unix-listen:PATH waits for one to connect,
-//     unix-dgram:PATH receives datagrams there.
+//     that type (unix: is a stream), unix-listen:PATH and unix-seqpacket-listen:PATH
+//     wait for one to connect, unix-dgram:PATH receives datagrams there.
 //   - fd:N is an inherited descriptor, which Open takes over, also if it fails.
 func Open(spec string, o Options) (*Queue, error) {
 	q, err := queue.OpenReceive(spec, queue.Options(o))
@@ -103,6 +103,7 @@ type Receiver struct {
 	receive func(*scm.Message) error
 	now     func(*scm.Message) (bool, error) // nil: the dialect has none
 	close   func()                           // nil: nothing is to be closed
+	pending func() (bytes, descriptors int)  // nil: messages come whole
 }
 
 // Receiver returns a new Receiver.

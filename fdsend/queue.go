@@ -66,8 +66,8 @@ type Queue struct{ q *queue.Queue }
 //   - a path, or @NAME for an abstract name, is a named queue. It is made if it
 //     is not there; all who open it share it.
 //   - unix:PATH, unix-seqpacket:PATH and unix-dgram:PATH connect to a foreign
-//     program's socket of that type (unix: is a stream), unix-listen:PATH waits
-//     for one to connect.
+//     program's socket of that type (unix: is a stream), unix-listen:PATH and
+//     unix-seqpacket-listen:PATH wait for one to connect.
 //   - fd:N is an inherited descriptor, which Open takes over, also if it fails.
 func Open(spec string, o Options) (*Queue, error) {
 	q, err := queue.OpenSend(spec, queue.Options(o))

@@ -35,6 +35,12 @@ func (d Description) Line() string {
 	return b.String()
 }
 
+// What returns the kind and what there is to say of it, in one line: the part of Line
+// that is not of the one descriptor.
+func (d Description) What() string {
+	return strings.TrimSpace(d.Word() + " " + strings.Join(d.facts(), ", "))
+}
+
 // Word is the kind; of a socket it is the protocol, or family and type.
 func (d Description) Word() string {
 	s := d.Socket

@@ -117,7 +117,7 @@ func (p *Process) describe(fd int) (Description, error) {
 		return Description{PID: p.pid, FD: fd}, err
 	}
 	if p.needsCopy(&v) {
-		own, err := p.take(fd)
+		own, err := p.Copy(fd)
 		switch {
 		case err == nil:
 			defer unix.Close(own)
@@ -194,9 +194,9 @@ func (p *Process) needsCopy(v *view) bool {
 	return false
 }
 
-// take returns a copy of a descriptor, which is close-on-exec and which the caller must
+// Copy returns a copy of a descriptor, which is close-on-exec and which the caller must
 // close. It takes the right to attach to the process: PTRACE_MODE_ATTACH_REALCREDS.
-func (p *Process) take(fd int) (int, error) {
+func (p *Process) Copy(fd int) (int, error) {
 	if p.pidfd < 0 {
 		return -1, p.noPidfd
 	}

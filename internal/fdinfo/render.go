@@ -13,16 +13,25 @@ import (
 	"unicode/utf8"
 )
 
-// JSON returns the description as one line of JSON, without a line end. Whatever is in
-// names, it is printable: other characters are escaped, and bytes that are no UTF-8
-// are U+FFFD.
-func (d Description) JSON() []byte {
+// JSON returns the description as JSON has it.
+func (d Description) JSON() []byte { return JSON(d) }
+
+// JSON returns v, which can be encoded, as one line of JSON, without a line end. Whatever
+// texts are in it, it is printable: other characters are escaped, and bytes that are no
+// UTF-8 are U+FFFD.
+func JSON(v any) []byte {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(d) // cannot fail: no type of ours does, and NaN does not occur
-	out := make([]byte, 0, b.Len())
-	for _, r := range strings.TrimSuffix(b.String(), "\n") {
+	_ = encoder.Encode(v) // cannot fail: no type of ours does, and NaN does not occur
+	return PrintableJSON(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+}
+
+// PrintableJSON returns JSON text with what is not printable in it escaped, and bytes
+// that are no UTF-8 as U+FFFD.
+func PrintableJSON(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for _, r := range string(text) {
 		switch {
 		case r < 0x10000 && !unicode.IsPrint(r):
 			out = fmt.Appendf(out, `\u%04x`, r)

@@ -220,15 +220,22 @@ func (s *SocketInfo) unix(fd int) {
 		return
 	}
 	defer unix.Close(pidfd)
-	command, err := readAt(unix.AT_FDCWD, "/proc/"+strconv.Itoa(p.PID)+"/comm")
+	command := Command(p.PID)
 	running, known := alive(pidfd) // afterwards: so the command is of this process
 	if !known {
 		return
 	}
 	p.Running = &running
-	if running && err == nil {
-		p.Command = strings.TrimSuffix(string(command), "\n")
+	if running {
+		p.Command = command
 	}
+}
+
+// Command returns the name of the process that has this number now, proc_pid_comm(5), or
+// "" if it is not known.
+func Command(pid int) string {
+	name, _ := readAt(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/comm")
+	return strings.TrimSuffix(string(name), "\n")
 }
 
 // alive tells whether a pidfd's process has not ended, pidfd_open(2).

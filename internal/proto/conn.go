@@ -17,11 +17,16 @@ import (
 // Conn is a Unix socket over which a dialect is spoken. What waits ends with
 // interrupt.ErrStopped when the calls are stopped.
 type Conn struct {
+	calls *interrupt.Calls
+
 	FD   int
 	send *scm.Sender
 	recv *scm.Receiver
 	read []byte // came and is not taken yet
 	fds  []int  // came with what was read
+
+	explain func(from Direction, data []byte, fds int) // nil: nobody is told
+	peer    Direction
 }
 
 // receiveSize is room for any message of the dialects: HAProxy's have 253 names of up
@@ -30,16 +35,41 @@ const receiveSize = 128 << 10
 
 // NewConn returns a Conn over the socket fd, which stays the caller's.
 func NewConn(fd int, calls *interrupt.Calls) *Conn {
-	return &Conn{FD: fd, send: scm.NewSender(fd, calls), recv: scm.NewReceiverSize(fd, calls, receiveSize)}
+	return &Conn{calls: calls, FD: fd, send: scm.NewSender(fd, calls), recv: scm.NewReceiverSize(fd, calls, receiveSize)}
+}
+
+// Explain makes say be told, by the decoder, what goes over the socket from now on. peer
+// is the direction of what comes.
+func (c *Conn) Explain(d Decoder, peer Direction, say func(line string)) {
+	c.peer = peer
+	c.explain = func(from Direction, data []byte, fds int) {
+		for _, line := range d.Decode(from, data, fds) {
+			say(line)
+		}
+	}
 }
 
 // Send sends payload, which a stream need not keep together, and the descriptors with
 // its first byte.
-func (c *Conn) Send(payload []byte, fds ...int) error { return c.send.Transmit(payload, fds, nil) }
+func (c *Conn) Send(payload []byte, fds ...int) error {
+	if c.explain != nil {
+		c.explain(!c.peer, payload, len(fds))
+	}
+	return c.send.Transmit(payload, fds, nil)
+}
 
 // Receive waits for what comes next: a message, or of a stream some bytes. The
 // descriptors in m are the caller's.
-func (c *Conn) Receive(m *scm.Message) error { return c.recv.Receive(m) }
+func (c *Conn) Receive(m *scm.Message) error {
+	err := c.recv.Receive(m)
+	if err == nil && c.explain != nil {
+		c.explain(c.peer, m.Payload, len(m.FDs))
+	}
+	return err
+}
+
+// Pending returns how much has come that is not taken: part of a message.
+func (c *Conn) Pending() (bytes, descriptors int) { return len(c.read), len(c.fds) }
 
 // ReadFull reads n bytes of a stream. What is returned is valid until the next call.
 // The error wraps io.EOF if the stream has ended before the first of them, and
@@ -86,7 +116,7 @@ func (c *Conn) Close() {
 
 func (c *Conn) more() error {
 	var m scm.Message
-	err := c.recv.Receive(&m)
+	err := c.Receive(&m)
 	if err == io.EOF && len(c.read) > 0 {
 		err = io.ErrUnexpectedEOF
 	}

@@ -7,6 +7,7 @@ package proto
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"fdkit/internal/hint"
@@ -31,8 +32,14 @@ type Dialect struct {
 	// Payload and Names tell whether a parcel's are sent. What is not sent is not to
 	// be given.
 	Payload, Names bool
+	// CheckName returns an error for what cannot be a name, without the name in it. It
+	// is nil if names are those that LISTEN_FDNAMES can have, sd_listen_fds(3).
+	CheckName func(name string) error
 	// Asks tells whether Receive heeds what is wanted.
 	Asks bool
+	// Resumes tells that after an ErrAnswer the next message can be received: it is
+	// known where that one begins.
+	Resumes bool
 }
 
 // Parcel is what is sent at once.
@@ -52,8 +59,31 @@ type Want struct {
 // that the dialect does not have, or none.
 var ErrAnswer = errors.New("not the answer that the dialect has")
 
+// unanswered returns the error for an answer that has not come, or not whole, where
+// io.EOF would say that all is well.
+func unanswered(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, scm.ErrGone) {
+		return fmt.Errorf("%w: it has closed the connection", ErrAnswer)
+	}
+	return err
+}
+
 // dialects are all there are, in the order in which they are listed.
-var dialects = []*Dialect{raw, fdkit, openssh}
+var dialects = []*Dialect{
+	raw,
+	fdkit,
+	openssh,
+	utilLinux,
+	python,
+	node,
+	qmp,
+	imsg,
+	wayland,
+	haproxy,
+	s6,
+	sdNotify,
+	runc,
+}
 
 // All returns all dialects.
 func All() []*Dialect { return dialects }

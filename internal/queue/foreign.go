@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/hint"
+	"fdkit/internal/scm"
 	"fdkit/internal/unixpath"
 )
 
@@ -19,12 +20,13 @@ import (
 func openForeign(kind, path string, o opening, sending bool) (*Queue, error) {
 	types := map[string]int{
 		"unix": unix.SOCK_STREAM, "unix-listen": unix.SOCK_STREAM,
-		"unix-seqpacket": unix.SOCK_SEQPACKET, "unix-dgram": unix.SOCK_DGRAM,
+		"unix-seqpacket": unix.SOCK_SEQPACKET, "unix-seqpacket-listen": unix.SOCK_SEQPACKET,
+		"unix-dgram": unix.SOCK_DGRAM,
 	}
 	typ, known := types[kind]
 	if !known {
 		return nil, specError{hint.Wrap(fmt.Errorf("there is no kind of queue %q", kind),
-			"a queue is /PATH, ./PATH, @NAME, unix:PATH, unix-listen:PATH, unix-seqpacket:PATH, unix-dgram:PATH or fd:N")}
+			"a queue is /PATH, ./PATH, @NAME, unix:PATH, unix-listen:PATH, unix-seqpacket:PATH, unix-seqpacket-listen:PATH, unix-dgram:PATH or fd:N")}
 	}
 	if err := unixpath.Check(path); err != nil {
 		return nil, specError{err}
@@ -32,8 +34,8 @@ func openForeign(kind, path string, o opening, sending bool) (*Queue, error) {
 	var fd int
 	var err error
 	switch {
-	case kind == "unix-listen":
-		fd, err = acceptOne(path, o)
+	case kind == "unix-listen", kind == "unix-seqpacket-listen":
+		fd, err = acceptOne(path, typ, o)
 	case kind == "unix-dgram" && !sending:
 		return receiveDatagrams(path, o)
 	default:
@@ -82,14 +84,18 @@ func connect(path string, typ int) (int, error) {
 	return fd, nil
 }
 
-// acceptOne binds path and waits for one program to connect.
-func acceptOne(path string, o opening) (int, error) {
-	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// acceptOne binds path to a socket of that type and waits for one program to connect.
+func acceptOne(path string, typ int, o opening) (int, error) {
+	listener, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	defer closeAll(listener)
-	if err := unixpath.Bind(listener, path, o.access(), 1); err != nil {
+	// As in receiveDatagrams. What is accepted has inherited it.
+	if err := scm.PassCredentials(listener); err != nil {
+		return -1, err
+	}
+	if err := unixpath.Bind(listener, path, o.Access(), 1); err != nil {
 		return -1, err
 	}
 	if !unixpath.Abstract(path) {
@@ -109,7 +115,7 @@ func acceptOne(path string, o opening) (int, error) {
 		case err == unix.EINTR:
 		case err != nil:
 			return -1, os.NewSyscallError("accept4", err)
-		case unixpath.Abstract(path) && !allowed(conn, o.access()):
+		case unixpath.Abstract(path) && !allowed(conn, o.Access()):
 			closeAll(conn) // no file's permissions have kept it away
 		default:
 			return conn, nil
@@ -133,7 +139,13 @@ func receiveDatagrams(path string, o opening) (*Queue, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	if err := unixpath.Bind(fd, path, o.access(), 0); err != nil {
+	// Before anybody can send: of a datagram that is queued already nobody will know who
+	// has sent it, nor that it was one if it is empty.
+	if err := scm.PassCredentials(fd); err != nil {
+		closeAll(fd)
+		return nil, err
+	}
+	if err := unixpath.Bind(fd, path, o.Access(), 0); err != nil {
 		closeAll(fd)
 		return nil, err
 	}

@@ -101,13 +101,22 @@ func TestForeignConnectWait(t *testing.T) {
 }
 
 func TestForeignListen(t *testing.T) {
-	for _, sending := range []bool{false, true} {
-		t.Run(fmt.Sprintf("sending %v", sending), func(t *testing.T) {
+	for _, test := range []struct {
+		kind    string
+		typ     int
+		sending bool
+	}{
+		{"unix-listen", unix.SOCK_STREAM, false},
+		{"unix-listen", unix.SOCK_STREAM, true},
+		{"unix-seqpacket-listen", unix.SOCK_SEQPACKET, false},
+		{"unix-seqpacket-listen", unix.SOCK_SEQPACKET, true},
+	} {
+		t.Run(fmt.Sprintf("%s, sending %v", test.kind, test.sending), func(t *testing.T) {
 			fdtest.NoLeaks(t)
 			path := aPath(t)
-			spec := "unix-listen:" + path
+			spec := test.kind + ":" + path
 			open := OpenReceive
-			if sending {
+			if test.sending {
 				open = OpenSend
 			}
 			inTime(t, "waiting for a foreign program", func() {
@@ -127,7 +136,7 @@ func TestForeignListen(t *testing.T) {
 			})
 			var foreign *side
 			fdtest.Eventually(t, "it accepts", func() bool {
-				fd, err := connect(path, unix.SOCK_STREAM)
+				fd, err := connect(path, test.typ)
 				if err != nil {
 					return false
 				}
@@ -140,7 +149,7 @@ func TestForeignListen(t *testing.T) {
 			}
 			present(t, path, false)
 			mine := newSide(t, q)
-			if sending {
+			if test.sending {
 				mine.send(t, "one")
 				foreign.receive(t, "one")
 			} else {

@@ -127,7 +127,7 @@ func makeNamed(path string, o opening) (_ *named, err error) {
 	if err := lockPresence(n.presence); err != nil {
 		return nil, err
 	}
-	access := o.access()
+	access := o.Access()
 	if err := unixpath.Bind(n.door, path, access, doorBacklog); errors.Is(err, unixpath.ErrLive) {
 		return nil, errMoved
 	} else if err != nil {

@@ -54,9 +54,10 @@ type Queue struct {
 	// send, and who is at the other one may know nothing of fdkit.
 	Foreign bool
 
-	in   int // the receiving end, -1: this process does not hold it
-	mu   sync.Mutex
-	shut bool // in is not to be used any more
+	in     int // the receiving end, -1: this process does not hold it
+	mu     sync.Mutex
+	shut   bool // in is not to be used any more
+	passed bool // PassCredentials has changed the socket
 
 	gone    chan struct{}                // closed when no receiver is left; nil if that cannot be seen
 	lasting func() bool                  // whether what is queued survives this process; nil: it does
@@ -101,6 +102,9 @@ func open(spec string, o Options, sending bool) (*Queue, error) {
 	q.closed = sync.OnceValues(func() (int, error) {
 		q.mu.Lock()
 		q.shut = true
+		if q.passed {
+			_ = unix.SetsockoptInt(q.FD, unix.SOL_SOCKET, unix.SO_PASSCRED, 0)
+		}
 		q.mu.Unlock()
 		q.Calls.Stop()
 		var lost int
@@ -191,6 +195,23 @@ func (q *Queue) Waiting() (n int, ok bool) {
 	return 0, false
 }
 
+// PassCredentials makes messages come with their sender's credentials, until Close:
+// others may go on with the socket, who have no room for them beside the descriptors.
+func (q *Queue) PassCredentials() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.shut {
+		return interrupt.ErrStopped
+	}
+	before, err := unix.GetsockoptInt(q.FD, unix.SOL_SOCKET, unix.SO_PASSCRED)
+	if err == nil && before != 0 {
+		return nil
+	}
+	err = scm.PassCredentials(q.FD)
+	q.passed = err == nil
+	return err
+}
+
 // Close stops the calls that are under way and gives up this process's part. It
 // returns how many queued messages were lost because nobody else held the
 // queue; their descriptors are closed.
@@ -237,7 +258,8 @@ type opening struct {
 	calls *interrupt.Calls // stopped when opening is to end
 }
 
-func (o Options) access() unixpath.Access {
+// Access is that of a socket file that is made.
+func (o Options) Access() unixpath.Access {
 	a := unixpath.Access{Mode: o.Mode, UID: -1, GID: -1}
 	if o.Mode == 0 {
 		a.Mode = 0o600

@@ -26,15 +26,25 @@ const (
 var ErrGone = errors.New("no receiver is left")
 
 // LostError says that a message came without all of its descriptors
-// (MSG_CTRUNC): the process was out of descriptors, or a security module
-// refused one. What did come was closed.
+// (MSG_CTRUNC). What did come was closed.
 type LostError struct {
 	Came int // descriptors that came and were closed
+	// Full tells that the process was out of descriptors, RLIMIT_NOFILE in
+	// getrlimit(2). Otherwise a security module has refused one:
+	// security_file_receive() in fs/file.c of Linux is all else that can fail.
+	Full bool
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("descriptors were lost on the way (MSG_CTRUNC), %d that came closed: "+
-		"out of descriptors, or refused by a security module", e.Came)
+	return fmt.Sprintf("descriptors were lost on the way (MSG_CTRUNC), %d that came closed: %s", e.Came, e.Reason())
+}
+
+// Reason is why, in a few words.
+func (e *LostError) Reason() string {
+	if e.Full {
+		return "out of descriptors (RLIMIT_NOFILE)"
+	}
+	return "refused by a security module"
 }
 
 // Message is one message as received.

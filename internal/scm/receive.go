@@ -29,6 +29,7 @@ type Receiver struct {
 	iov     unix.Iovec
 	payload []byte
 	control [(controlSize + 7) / 8]uint64 // aligned as struct cmsghdr wants it
+	room    int                           // bytes of control that are used
 	fds     [MaxFDs]int
 	sender  Credentials
 }
@@ -47,8 +48,13 @@ func NewReceiverSize(fd int, calls *interrupt.Calls, size int) *Receiver {
 	r.header.Iov = &r.iov
 	r.header.SetIovlen(1)
 	r.header.Control = (*byte)(unsafe.Pointer(&r.control[0]))
+	r.room = len(r.control) * 8
 	return r
 }
+
+// Narrow leaves room for n descriptors only, and nothing else. With more of them a
+// message comes as a *LostError.
+func (r *Receiver) Narrow(n int) { r.room = unix.CmsgLen(4 * min(n, MaxFDs)) }
 
 // Receive waits for the next message and stores it in m.
 //
@@ -89,16 +95,9 @@ func (r *Receiver) Receive(m *Message) error {
 
 // ReceiveNow is Receive for a queue that may be empty: it never waits, and
 // returns false if there is no message.
-func (r *Receiver) ReceiveNow(m *Message) (bool, error) { return r.now(m, 0) }
-
-// Peek is ReceiveNow that leaves the message in the queue. The descriptors in m are
-// further copies, and the caller's. With SO_PEEK_OFF set, socket(7), each Peek of a
-// stream sees what follows.
-func (r *Receiver) Peek(m *Message) (bool, error) { return r.now(m, unix.MSG_PEEK) }
-
-func (r *Receiver) now(m *Message, flags uintptr) (bool, error) {
+func (r *Receiver) ReceiveNow(m *Message) (bool, error) {
 	for {
-		n, errno := r.recvmsg(unix.MSG_DONTWAIT | flags)
+		n, errno := r.recvmsg(unix.MSG_DONTWAIT)
 		switch errno {
 		case 0:
 			if done, err := r.take(m, n); done {
@@ -113,8 +112,37 @@ func (r *Receiver) now(m *Message, flags uintptr) (bool, error) {
 	}
 }
 
+// Peek is ReceiveNow that leaves the message in the queue. The descriptors in m are
+// further copies, and the caller's. With SO_PEEK_OFF set, socket(7), each Peek sees
+// what follows.
+//
+// A message of no bytes is one, too; where no sender is left it cannot be told from the
+// end, and the error is io.EOF. A *LostError says that not all descriptors could be
+// copied: those that could are in m.
+func (r *Receiver) Peek(m *Message) (bool, error) {
+	for {
+		n, errno := r.recvmsg(unix.MSG_DONTWAIT | unix.MSG_PEEK)
+		switch errno {
+		case 0:
+			lost := r.load(m, n)
+			if !lost && n == 0 && len(m.FDs) == 0 && r.ended() {
+				return false, io.EOF
+			}
+			if lost {
+				return true, &LostError{Came: len(m.FDs), Full: r.full()}
+			}
+			return true, nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false, nil
+		default:
+			return false, os.NewSyscallError("recvmsg", errno)
+		}
+	}
+}
+
 func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
-	r.header.SetControllen(len(r.control) * 8)
+	r.header.SetControllen(r.room)
 	r.header.Flags = 0
 	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(r.fd),
 		uintptr(unsafe.Pointer(&r.header)), flags|unix.MSG_CMSG_CLOEXEC)
@@ -122,30 +150,65 @@ func (r *Receiver) recvmsg(flags uintptr) (int, unix.Errno) {
 }
 
 // take turns what recvmsg has stored into m. It returns false for an empty
-// message, which is to be passed over.
+// message without credentials, which is to be passed over.
 func (r *Receiver) take(m *Message, n int) (bool, error) {
-	m.Payload, m.FDs, m.Names, m.Sender = r.payload[:n], r.fds[:0], nil, nil
-	m.Cut = r.header.Flags&unix.MSG_TRUNC != 0
-	r.ancillary(m)
-	if r.header.Flags&unix.MSG_CTRUNC != 0 {
-		lost := &LostError{Came: len(m.FDs)}
-		m.Close()
-		return true, lost
+	if err := r.store(m, n); err != nil {
+		return true, err
 	}
-	if n > 0 || len(m.FDs) > 0 {
+	// A message of zero bytes has its sender's credentials, if they are asked for. The
+	// end has none, or of a stream those of process 0.
+	if n > 0 || len(m.FDs) > 0 || m.Sender != nil && m.Sender.PID != 0 {
 		return true, nil
 	}
 	// Nothing came: the end, or a message of zero bytes, which only the state
 	// of the socket tells apart. With no sender left it can still be such a
 	// message, before others.
-	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLRDHUP}}
-	if _, err := unix.Poll(fds, 0); err == nil && fds[0].Revents == 0 {
+	if !r.ended() {
 		return false, nil
 	}
-	if unread, err := unix.IoctlGetInt(r.fd, unix.SIOCINQ); err == nil && unread > 0 {
+	// A stream has no such messages; what may be unread there is a byte out of band,
+	// MSG_OOB in unix(7), that this does not receive.
+	typ, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if unread, inqErr := unix.IoctlGetInt(r.fd, unix.SIOCINQ); err == nil && typ != unix.SOCK_STREAM && inqErr == nil && unread > 0 {
 		return false, nil
 	}
 	return true, io.EOF
+}
+
+// store is load that closes what came if descriptors were lost.
+func (r *Receiver) store(m *Message, n int) error {
+	if !r.load(m, n) {
+		return nil
+	}
+	// Before what came is closed, which makes room.
+	lost := &LostError{Came: len(m.FDs), Full: r.full()}
+	m.Close()
+	return lost
+}
+
+// full tells whether this process can open no further descriptor.
+func (r *Receiver) full() bool {
+	fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	_ = unix.Close(fd)
+	return false
+}
+
+// load stores in m what recvmsg has brought, and tells whether descriptors were lost.
+func (r *Receiver) load(m *Message, n int) (lost bool) {
+	m.Payload, m.FDs, m.Names, m.Sender = r.payload[:n], r.fds[:0], nil, nil
+	m.Cut = r.header.Flags&unix.MSG_TRUNC != 0
+	r.ancillary(m)
+	return r.header.Flags&unix.MSG_CTRUNC != 0
+}
+
+// ended tells whether nothing more will be sent.
+func (r *Receiver) ended() bool {
+	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err != nil || fds[0].Revents != 0
 }
 
 // ancillary stores in m what the control messages have.

@@ -224,6 +224,29 @@ func TestZeroLength(t *testing.T) {
 			t.Errorf("Receive() after the last message = %v, want io.EOF", err)
 		}
 	})
+	// Then it is known to be one.
+	t.Run("with credentials", func(t *testing.T) {
+		for _, typ := range []int{unix.SOCK_SEQPACKET, unix.SOCK_DGRAM, unix.SOCK_STREAM} {
+			q := newQueue(t, typ)
+			if err := scm.PassCredentials(q.receive.FD); err != nil {
+				t.Fatal(err)
+			}
+			if typ != unix.SOCK_STREAM { // which has no such messages
+				naive(t, q.send.FD, "")
+				q.mustReceive(t, "", q.send.FD, 0)
+				if got := q.message.Sender; got == nil || got.PID != os.Getpid() {
+					t.Errorf("Receive() has sender %v, want process %d", got, os.Getpid())
+				}
+			}
+			if typ == unix.SOCK_DGRAM {
+				continue // has no end
+			}
+			q.send.Close()
+			if err := q.receiver.Receive(&q.message); err != io.EOF {
+				t.Errorf("Receive() after the last message = %v, want io.EOF", err)
+			}
+		}
+	})
 	t.Run("without waiting", func(t *testing.T) {
 		q := newQueue(t, unix.SOCK_SEQPACKET)
 		naive(t, q.send.FD, "")
@@ -316,8 +339,8 @@ func TestLost(t *testing.T) {
 			err := q.receiver.Receive(&q.message)
 			restore()
 			lost, ok := errors.AsType[*scm.LostError](err)
-			if !ok || lost.Came != test.room {
-				t.Errorf("Receive() of %d descriptors with room for %d = %v, want a LostError with Came = %[2]d", test.sent, test.room, err)
+			if !ok || lost.Came != test.room || !lost.Full {
+				t.Errorf("Receive() of %d descriptors with room for %d = %v, want a LostError with Came = %[2]d that is Full", test.sent, test.room, err)
 			}
 			if len(q.message.FDs) != 0 {
 				t.Errorf("the message has descriptors %v, want none", q.message.FDs)
@@ -517,5 +540,66 @@ func flood([]string) error {
 func untilPausing() {
 	for !fdtest.Inside("time.Sleep", "(*Sender).Send") {
 		runtime.Gosched()
+	}
+}
+
+// TestTry sends what Send does not: nothing, and without waiting.
+func TestTry(t *testing.T) {
+	q := newQueue(t, unix.SOCK_SEQPACKET)
+	for _, payload := range []string{"", "x"} {
+		if n, err := q.sender.Try([]byte(payload), []int{2}, nil, 0); n != len(payload) || err != nil {
+			t.Fatalf("Try(%q, 1 descriptor) = %d, %v; want %d, nil", payload, n, err, len(payload))
+		}
+		q.mustReceive(t, payload, 2, 1)
+	}
+	for {
+		if _, err := q.sender.Try(make([]byte, 1000), nil, nil, 0); err != nil {
+			if err != unix.EAGAIN {
+				t.Errorf("Try at a full queue: %v, want EAGAIN", err)
+			}
+			break
+		}
+	}
+	if _, err := q.sender.Try([]byte("x"), make([]int, scm.MaxFDs+1), nil, 0); err != unix.EINVAL {
+		t.Errorf("Try with 254 descriptors: %v, want EINVAL", err)
+	}
+	q.receive.Close()
+	// That something is lost unread is said once, unix(7).
+	for _, want := range []error{unix.ECONNRESET, unix.EPIPE} {
+		if _, err := q.sender.Try([]byte("x"), nil, nil, 0); err != want {
+			t.Errorf("Try without a receiver: %v, want %v", err, want)
+		}
+	}
+}
+
+// TestNarrow holds that what did come of a message for which there is no room is closed.
+func TestNarrow(t *testing.T) {
+	q := newQueue(t, unix.SOCK_SEQPACKET)
+	q.receiver.Narrow(3)
+	q.mustSend(t, "x", 2, 3)
+	q.mustReceive(t, "x", 2, 3)
+	q.mustSend(t, "x", 2, 5)
+	_, err := q.receiver.ReceiveNow(&q.message)
+	if lost, ok := errors.AsType[*scm.LostError](err); !ok || lost.Came != 3 {
+		t.Errorf("ReceiveNow with room for 3 of 5 descriptors: %v, want a LostError of 3", err)
+	}
+}
+
+// TestUrgent holds that a byte out of band, which a sender of a stream may leave unread
+// for ever, keeps nobody from the end.
+func TestUrgent(t *testing.T) {
+	q := newQueue(t, unix.SOCK_STREAM)
+	q.mustSend(t, "x", 2, 1)
+	if _, err := q.sender.Try([]byte("!"), nil, nil, unix.MSG_OOB); err == unix.EOPNOTSUPP {
+		fdtest.Lacks(t, "this kernel has no MSG_OOB for Unix sockets")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	q.mustReceive(t, "x", 2, 1)
+	q.send.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- q.receiver.Receive(&q.message) }()
+	if err := fdtest.Soon(t, "the end", ended); err != io.EOF {
+		t.Errorf("Receive of a byte out of band: %v, want EOF", err)
 	}
 }

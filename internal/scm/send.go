@@ -22,6 +22,7 @@ type Sender struct {
 	header  unix.Msghdr
 	iov     unix.Iovec
 	control [(16+4*MaxFDs+7)/8 + (16+unix.SizeofUcred+7)/8]uint64
+	to      unix.RawSockaddrUnix
 	delay   atomic.Uint32 // the errno that Send tries again for, 0: none
 }
 
@@ -80,8 +81,7 @@ func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 		}
 	}()
 	for pause := time.Millisecond; ; {
-		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
-			uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL)
+		n, errno := s.sendmsg(0)
 		switch errno {
 		case 0:
 			if payload = payload[n:]; len(payload) == 0 {
@@ -106,37 +106,89 @@ func (s *Sender) Transmit(payload []byte, fds []int, from *Credentials) error {
 			s.delay.Store(uint32(errno))
 			time.Sleep(pause)
 			pause = min(2*pause, 50*time.Millisecond)
-		case unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED, unix.ENOTCONN:
-			return ErrGone
 		default:
-			return os.NewSyscallError("sendmsg", errno)
+			return explain(errno)
 		}
 	}
 }
 
-// SendNow is Send that does not wait: it returns false if the queue is full, or the
-// kernel has no room for further descriptors now.
-func (s *Sender) SendNow(payload []byte, fds ...int) (bool, error) {
-	if err := check(payload, fds); err != nil {
-		return false, err
+// Try makes one sendmsg(2) with these flags and never waits. The error is an errno:
+// EAGAIN where the socket is full. It returns how many bytes the socket has taken, on a
+// stream perhaps not all; the descriptors go with the first.
+func (s *Sender) Try(payload []byte, fds []int, from *Credentials, flags int) (int, error) {
+	if len(fds) > MaxFDs {
+		return 0, unix.EINVAL // as the kernel has it, which is not to read past the buffer
 	}
-	s.load(payload, fds, nil)
+	s.load(payload, fds, from)
 	defer func() { s.iov.Base = nil }()
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
-			uintptr(unsafe.Pointer(&s.header)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-		switch errno {
+		switch n, errno := s.sendmsg(uintptr(flags) | unix.MSG_DONTWAIT); errno {
 		case 0:
-			return true, nil
+			return n, nil
 		case unix.EINTR:
-		case unix.EAGAIN, unix.ETOOMANYREFS, unix.ENOBUFS, unix.ENOMEM:
-			return false, nil
-		case unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED, unix.ENOTCONN:
-			return false, ErrGone
 		default:
-			return false, os.NewSyscallError("sendmsg", errno)
+			return 0, errno
 		}
 	}
+}
+
+// TransmitNow is Transmit that never waits. It makes one call, and returns how many bytes
+// of the payload were taken; the descriptors went with the first. Whatever may heal with
+// time is an error too: EAGAIN, ETOOMANYREFS, ENOBUFS, ENOMEM.
+func (s *Sender) TransmitNow(payload []byte, fds []int, from *Credentials) (n int, err error) {
+	n, err = s.Try(payload, fds, from, 0)
+	if err != nil {
+		return 0, explain(err.(unix.Errno))
+	}
+	return n, nil
+}
+
+// To makes datagrams go to that address, as ExactReceiver.Source has it.
+func (s *Sender) To(address string) {
+	s.to.Family = unix.AF_UNIX
+	n := copy(unsafe.Slice((*byte)(unsafe.Pointer(&s.to.Path)), len(s.to.Path)), address)
+	s.header.Name = (*byte)(unsafe.Pointer(&s.to))
+	s.header.Namelen = nameOffset + uint32(n)
+}
+
+// sendmsg sends what load has loaded. A packet that is too large for the socket's buffer
+// makes that larger.
+func (s *Sender) sendmsg(flags uintptr) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd),
+			uintptr(unsafe.Pointer(&s.header)), flags|unix.MSG_NOSIGNAL)
+		if errno != unix.EMSGSIZE || !s.enlarge() {
+			return int(n), errno
+		}
+	}
+}
+
+// enlarge tells whether it could make the buffer large enough, socket(7). The limit
+// wmem_max does not hold with CAP_NET_ADMIN.
+func (s *Sender) enlarge() bool {
+	need := int(s.iov.Len) + 32 // as unix_dgram_sendmsg() in net/unix/af_unix.c has it
+	large := func() bool {
+		now, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		return err == nil && now >= need
+	}
+	if large() {
+		return false // that is not the reason
+	}
+	for _, option := range []int{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF} {
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, option, need)
+		if large() {
+			return true
+		}
+	}
+	return false
+}
+
+func explain(errno unix.Errno) error {
+	switch errno {
+	case unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED, unix.ENOTCONN:
+		return ErrGone
+	}
+	return os.NewSyscallError("sendmsg", errno)
 }
 
 func (s *Sender) load(payload []byte, fds []int, from *Credentials) {

@@ -30,12 +30,15 @@ _fdkit_kind() {
     local name=${2%%=*}
     name=${name#-}
     case "$1 ${name#-}" in
-    'listen to' | 'bind to' | 'connect to' | 'send to' | 'recv from' | 'recv-exec from' | 'pool from') kind='queue' ;;
+    'listen to' | 'bind to' | 'connect to' | 'drain from' | 'drain to' | 'send to' | 'recv from' | 'recv-exec from' | 'pool from' | 'grab to' | 'tap from' | 'tap to') kind='queue' ;;
     'listen metrics' | 'pool metrics' | 'serve metrics') kind='address' ;;
-    'listen rules' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve rules' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot') kind='file' ;;
-    'listen socket-owner' | 'listen user' | 'listen owner' | 'bind socket-owner' | 'bind owner' | 'connect owner' | 'send owner' | 'recv owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve socket-owner' | 'serve user') kind='user' ;;
-    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-message' | 'listen busy-after' | 'listen socket-mode' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'bind name' | 'bind backlog' | 'bind address-fd' | 'bind ready-fd' | 'bind socket-mode' | 'bind keepalive-idle' | 'bind keepalive-interval' | 'bind keepalive-count' | 'bind defer-accept' | 'bind fastopen' | 'bind reuseport' | 'bind mark' | 'bind bind-to-device' | 'bind rcvbuf' | 'bind sndbuf' | 'bind sockopt' | 'bind mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'send env' | 'send name' | 'send payload' | 'send payload-hex' | 'send proto' | 'send timeout' | 'send wait' | 'send mode' | 'recv count' | 'recv name' | 'recv proto' | 'recv timeout' | 'recv wait' | 'recv mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve address-fd' | 'serve ready-fd' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-message' | 'serve busy-after' | 'serve socket-mode' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve per-source' | 'serve per-source-message' | 'serve timeout' | 'serve idle-timeout' | 'serve first-byte-timeout' | 'serve queue-timeout' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect') kind='none' ;;
-    'listen log' | 'bind log' | 'connect log' | 'send log' | 'recv log' | 'recv-exec log' | 'pool log' | 'serve log') kind='text json' ;;
+    'listen rules' | 'listen group' | 'listen chroot' | 'pool chdir' | 'pool limit' | 'pool env' | 'pool group' | 'pool chroot' | 'serve rules' | 'serve chdir' | 'serve limit' | 'serve env' | 'serve group' | 'serve chroot' | 'torture case' | 'torture skip' | 'torture type' | 'tap output') kind='file' ;;
+    'listen socket-owner' | 'listen user' | 'listen owner' | 'bind socket-owner' | 'bind owner' | 'connect owner' | 'drain owner' | 'send owner' | 'recv owner' | 'recv-exec owner' | 'pool owner' | 'pool user' | 'serve socket-owner' | 'serve user' | 'grab owner' | 'torture owner' | 'doctor user' | 'tap owner') kind='user' ;;
+    'doctor pid') kind='pid' ;;
+    'listen backlog' | 'listen address-fd' | 'listen ready-fd' | 'listen allow' | 'listen deny' | 'listen rate' | 'listen rate-burst' | 'listen source-rate' | 'listen source-burst' | 'listen source-prefix' | 'listen over-rate' | 'listen trust' | 'listen proxy-timeout' | 'listen busy-message' | 'listen busy-after' | 'listen socket-mode' | 'listen keepalive-idle' | 'listen keepalive-interval' | 'listen keepalive-count' | 'listen defer-accept' | 'listen fastopen' | 'listen mark' | 'listen bind-to-device' | 'listen rcvbuf' | 'listen sndbuf' | 'listen sockopt' | 'listen mode' | 'bind name' | 'bind backlog' | 'bind address-fd' | 'bind ready-fd' | 'bind socket-mode' | 'bind keepalive-idle' | 'bind keepalive-interval' | 'bind keepalive-count' | 'bind defer-accept' | 'bind fastopen' | 'bind reuseport' | 'bind mark' | 'bind bind-to-device' | 'bind rcvbuf' | 'bind sndbuf' | 'bind sockopt' | 'bind mode' | 'connect fd' | 'connect dialect' | 'connect timeout' | 'connect bind' | 'connect mode' | 'drain count' | 'drain timeout' | 'drain wait' | 'drain mode' | 'send env' | 'send name' | 'send payload' | 'send payload-hex' | 'send timeout' | 'send wait' | 'send mode' | 'recv count' | 'recv name' | 'recv timeout' | 'recv wait' | 'recv fd' | 'recv accept-env' | 'recv dialect' | 'recv mode' | 'recv-exec wait' | 'recv-exec accept-env' | 'recv-exec dialect' | 'recv-exec mode' | 'recv-exec fd' | 'pool wait' | 'pool accept-env' | 'pool dialect' | 'pool mode' | 'pool n' | 'pool grace' | 'pool per-source' | 'pool per-source-message' | 'pool timeout' | 'pool idle-timeout' | 'pool first-byte-timeout' | 'pool queue-timeout' | 'pool nice' | 'pool umask' | 'serve backlog' | 'serve address-fd' | 'serve ready-fd' | 'serve allow' | 'serve deny' | 'serve rate' | 'serve rate-burst' | 'serve source-rate' | 'serve source-burst' | 'serve source-prefix' | 'serve over-rate' | 'serve trust' | 'serve proxy-timeout' | 'serve busy-message' | 'serve busy-after' | 'serve socket-mode' | 'serve keepalive-idle' | 'serve keepalive-interval' | 'serve keepalive-count' | 'serve defer-accept' | 'serve fastopen' | 'serve mark' | 'serve bind-to-device' | 'serve rcvbuf' | 'serve sndbuf' | 'serve sockopt' | 'serve n' | 'serve grace' | 'serve per-source' | 'serve per-source-message' | 'serve timeout' | 'serve idle-timeout' | 'serve first-byte-timeout' | 'serve queue-timeout' | 'serve nice' | 'serve umask' | 'serve accept-env' | 'serve dialect' | 'grab fd' | 'grab name' | 'grab mode' | 'torture mode' | 'torture rounds' | 'torture seed' | 'torture timeout' | 'torture wait' | 'doctor sndbuf' | 'tap wait' | 'tap decode' | 'tap bytes' | 'tap mode') kind='none' ;;
+    'listen log' | 'bind log' | 'connect log' | 'drain log' | 'send log' | 'recv log' | 'recv-exec log' | 'pool log' | 'serve log' | 'grab log' | 'tap log') kind='text json' ;;
+    'listen proto' | 'bind proto' | 'connect proto' | 'send proto') kind='raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc' ;;
+    'recv proto' | 'recv-exec proto' | 'pool proto') kind='raw fdkit openssh util-linux python-multiprocessing node haproxy s6-fdholder sd-notify runc' ;;
     *) kind='' ;;
     esac
 }
@@ -44,7 +47,7 @@ _fdkit_kind() {
 _fdkit_reply() {
     local starts='' files=''
     case $1 in
-    queue) starts='unix: unix-listen: unix-seqpacket: unix-dgram: fd:' files=yes ;;
+    queue) starts='unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:' files=yes ;;
     address) starts='unix: tcp: tcp4: tcp6: fd: systemd:' ;;
     descriptor) starts='r: w: a: rw: stdin stdout stderr' ;;
     file) files=yes ;;
@@ -121,46 +124,74 @@ _fdkit() {
     if ((n == 1)); then
         case $cur in
         -*) _fdkit_reply '--help -h --version' "$cur" ;;
-        *) _fdkit_reply 'listen bind connect send recv recv-exec pool serve inspect completion' "$cur" ;;
+        *) _fdkit_reply 'listen bind connect drain send recv recv-exec pool serve grab inspect who queue torture doctor tap completion' "$cur" ;;
         esac
         return
     fi
     case $command in
     listen)
-        options='--to --metrics --backlog -1 --address-fd --ready-fd --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --socket-mode --socket-owner --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --log --log-anonymize --help -h'
+        options='--to --proto --metrics --backlog -1 --address-fd --ready-fd --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --socket-mode --socket-owner --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --user --group --chroot --no-new-privs --mode --owner -v -Q -q --log --log-anonymize --help -h'
         operands='address'
         ;;
     bind)
-        options='--to --name --backlog --address-fd --ready-fd --socket-mode --socket-owner --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --log --help -h'
+        options='--to --proto --name --backlog --address-fd --ready-fd --socket-mode --socket-owner --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt --mode --owner -v -Q -q --log --help -h'
         operands='addresses program'
         ;;
     connect)
-        options='--to --fd --dialect --timeout --bind --mode --owner -v -Q -q --log --log-anonymize --help -h'
+        options='--to --fd --dialect --proto --timeout --bind --mode --owner -v -Q -q --log --log-anonymize --help -h'
         operands='address program'
+        ;;
+    drain)
+        options='--from --to --count --timeout --wait --mode --owner -v -Q -q --log --help -h'
+        operands='file'
         ;;
     send)
         options='--to --each --env --name --payload --payload-hex --proto --timeout --wait --mode --owner -v -Q -q --log --help -h'
         operands='descriptor'
         ;;
     recv)
-        options='--from --count --name --list --proto --timeout --wait --mode --owner -v -Q -q --log --help -h'
-        operands='file'
+        options='--from --count --explain --json --name --list --proto --timeout --wait --fd --accept-env --dialect --mode --owner -v -Q -q --log --help -h'
+        operands='program'
         ;;
     recv-exec)
-        options='--from --wait --accept-env --dialect --mode --owner --fd --stderr --log --help -h'
+        options='--from --proto --wait --accept-env --dialect --mode --owner --fd --stderr --log --help -h'
         operands='program'
         ;;
     pool)
-        options='--from --wait --accept-env --dialect --mode --owner -n --grace --per-source --per-source-message --timeout --idle-timeout --first-byte-timeout --queue-timeout --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --metrics -v -Q -q --log --log-anonymize --help -h'
+        options='--from --proto --wait --accept-env --dialect --mode --owner -n --grace --per-source --per-source-message --timeout --idle-timeout --first-byte-timeout --queue-timeout --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --metrics -v -Q -q --log --log-anonymize --help -h'
         operands='program'
         ;;
     serve)
         options='--backlog -1 --address-fd --ready-fd --allow --deny --rules --rate --rate-burst --source-rate --source-burst --source-prefix --over-rate --proxy-protocol --trust --proxy-timeout --busy-message --busy-after --socket-mode --socket-owner --nodelay --keepalive --keepalive-idle --keepalive-interval --keepalive-count --defer-accept --fastopen --reuseport --freebind --transparent --mark --bind-to-device --v6only --rcvbuf --sndbuf --sockopt -n --grace --per-source --per-source-message --timeout --idle-timeout --first-byte-timeout --queue-timeout --chdir --nice --umask --limit --clean-env --env --user --group --chroot --no-new-privs --accept-env --dialect --metrics -v -Q -q --log --log-anonymize --help -h'
         operands='addresses program'
         ;;
+    grab)
+        options='--to --fd --name --blocking --mode --owner -v -Q -q --log --help -h'
+        operands='program'
+        ;;
     inspect)
         options='--json -v --help -h'
         operands='pid'
+        ;;
+    who)
+        options='--json --help -h'
+        operands='pid'
+        ;;
+    queue)
+        options='--all -v --json --help -h'
+        operands='file'
+        ;;
+    torture)
+        options='--case --json --list --mode --owner --rounds --run --seed --sender --skip --timeout --type -v --wait --help -h'
+        operands='program'
+        ;;
+    doctor)
+        options='--json --pid --sndbuf --user -v --help -h'
+        operands='file'
+        ;;
+    tap)
+        options='--from --to --wait --decode --json --hex --bytes --output --mode --owner -v -Q -q --log --help -h'
+        operands='file'
         ;;
     completion)
         options='--help -h'

@@ -12,21 +12,31 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to metrics backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+            set valued to proto metrics backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case bind
-            set valued to name backlog address-fd ready-fd socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
+            set valued to proto name backlog address-fd ready-fd socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
-            set valued to fd dialect timeout bind mode owner log
+            set valued to fd dialect proto timeout bind mode owner log
+        case drain
+            set valued from to count timeout wait mode owner log
         case send
             set valued to env name payload payload-hex proto timeout wait mode owner log
         case recv
-            set valued from count name proto timeout wait mode owner log
+            set valued from count name proto timeout wait fd accept-env dialect mode owner log
         case recv-exec
-            set valued from wait accept-env dialect mode owner fd log
+            set valued from proto wait accept-env dialect mode owner fd log
         case pool
-            set valued from wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
+            set valued from proto wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
         case serve
             set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
+        case grab
+            set valued to fd name mode owner log
+        case torture
+            set valued case mode owner rounds seed skip timeout type wait
+        case doctor
+            set valued pid sndbuf user
+        case tap
+            set valued from to wait decode bytes output mode owner log
     end
     set -l where options
     while set -q words[1]
@@ -131,15 +141,23 @@ complete -c fdkit -n __fish_is_first_token -l version -d 'print the version'
 complete -c fdkit -n __fish_is_first_token -a listen -d 'accept connections and send each as a descriptor'
 complete -c fdkit -n __fish_is_first_token -a bind -d 'bind addresses and become a server with the listening sockets, or send them'
 complete -c fdkit -n __fish_is_first_token -a connect -d 'connect to an address and send the descriptor, or become a program with it'
+complete -c fdkit -n __fish_is_first_token -a drain -d 'move what is in a queue to another one'
 complete -c fdkit -n __fish_is_first_token -a send -d 'send open descriptors, files, or descriptors of another process'
-complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and tell what they are'
+complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and tell what they are, or become a program with them'
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
+complete -c fdkit -n __fish_is_first_token -a grab -d 'become a program with copies of another process\'s descriptors, or send them'
 complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
+complete -c fdkit -n __fish_is_first_token -a who -d 'tell which processes hold an open socket, pipe or file'
+complete -c fdkit -n __fish_is_first_token -a queue -d 'show what is in flight in Unix sockets, and leave it there'
+complete -c fdkit -n __fish_is_first_token -a torture -d 'test a program that receives or sends descriptors with what it does not expect'
+complete -c fdkit -n __fish_is_first_token -a doctor -d 'find out what decides on this machine whether descriptors pass'
+complete -c fdkit -n __fish_is_first_token -a tap -d 'show what passes between queues, or through a Unix socket'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
-complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at listen' -l proto -d 'send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at listen' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
@@ -192,7 +210,8 @@ complete -c fdkit -n '__fdkit_at listen' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand listen' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_operand listen; and string match -q "unix:*" -- (commandline -ct)' -F
 
-complete -c fdkit -n '__fdkit_at bind' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at bind' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at bind' -l proto -d 'without PROGRAM: send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at bind' -l name -d 'call the sockets of the next ADDRESS NAME; one for each ADDRESS, in order' -x
 complete -c fdkit -n '__fdkit_at bind' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at bind' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
@@ -226,9 +245,10 @@ complete -c fdkit -n '__fdkit_address bind' -a 'unix: tcp: tcp4: tcp6: fd: syste
 complete -c fdkit -n '__fdkit_address bind; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_addressed bind' -a '(__fdkit_after_addresses bind)'
 
-complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at connect' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at connect' -l fd -d 'with PROGRAM: place the connection at N[,N...] instead of 6,7' -x
 complete -c fdkit -n '__fdkit_at connect' -l dialect -d 'also describe the connection as NAME[,NAME...] does: ncat, tcp6 or ucspi' -x
+complete -c fdkit -n '__fdkit_at connect' -l proto -d 'without PROGRAM: send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at connect' -l timeout -d 'give up after TIME' -x
 complete -c fdkit -n '__fdkit_at connect' -l bind -d 'connect from this LOCAL IP address, :PORT or both' -x
 complete -c fdkit -n '__fdkit_at connect' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
@@ -243,13 +263,27 @@ complete -c fdkit -n '__fdkit_operand connect first' -a 'unix: tcp: tcp4: tcp6: 
 complete -c fdkit -n '__fdkit_operand connect first; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_operand connect; and not __fdkit_operand connect first' -a '(__fdkit_program 3)'
 
-complete -c fdkit -n '__fdkit_at send' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at drain' -l from -d 'receive from QUEUE, or in the place of a process, PID:FD, instead of from stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at drain' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at drain' -l count -d 'end after N messages' -x
+complete -c fdkit -n '__fdkit_at drain' -l timeout -d 'give up after TIME' -x
+complete -c fdkit -n '__fdkit_at drain' -l wait -d 'wait at most TIME for somebody else to make the queue of --to, or to listen' -x
+complete -c fdkit -n '__fdkit_at drain' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at drain' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at drain' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at drain' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at drain' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at drain' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at drain' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand drain' -F
+
+complete -c fdkit -n '__fdkit_at send' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at send' -l each -d 'send each descriptor as a message of its own'
 complete -c fdkit -n '__fdkit_at send' -l env -d 'send the variable NAME=VALUE along' -x
 complete -c fdkit -n '__fdkit_at send' -l name -d 'call the next descriptor NAME; one for each, in order' -x
 complete -c fdkit -n '__fdkit_at send' -l payload -d 'send this TEXT along instead of variables' -x
 complete -c fdkit -n '__fdkit_at send' -l payload-hex -d 'the same in hexadecimal DIGITS' -x
-complete -c fdkit -n '__fdkit_at send' -l proto -d 'send in dialect NAME' -x
+complete -c fdkit -n '__fdkit_at send' -l proto -d 'send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at send' -l timeout -d 'give up after TIME' -x
 complete -c fdkit -n '__fdkit_at send' -l wait -d 'wait at most TIME for somebody else to make the queue or to listen' -x
 complete -c fdkit -n '__fdkit_at send' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
@@ -262,23 +296,29 @@ complete -c fdkit -n '__fdkit_at send' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand send' -a 'r: w: a: rw: stdin stdout stderr'
 complete -c fdkit -n '__fdkit_operand send; and string match -qr "^(r|w|a|rw):" -- (commandline -ct)' -F
 
-complete -c fdkit -n '__fdkit_at recv' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at recv' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at recv' -l count -d 'end after N messages' -x
+complete -c fdkit -n '__fdkit_at recv' -l explain -d 'say in plain words what things mean, and what can go wrong with them'
+complete -c fdkit -n '__fdkit_at recv' -l json -d 'print an object of JSON for each message, with all that is known'
 complete -c fdkit -n '__fdkit_at recv' -l name -d 'ask for the descriptor NAME; in dialects in which one asks' -x
-complete -c fdkit -n '__fdkit_at recv' -l list -d 'ask for the names only'
-complete -c fdkit -n '__fdkit_at recv' -l proto -d 'receive in dialect NAME' -x
-complete -c fdkit -n '__fdkit_at recv' -l timeout -d 'give up after TIME' -x
-complete -c fdkit -n '__fdkit_at recv' -l wait -d 'wait at most TIME for somebody else to make the queue or to listen' -x
+complete -c fdkit -n '__fdkit_at recv' -l list -d 'ask for the names only; in dialects in which one asks'
+complete -c fdkit -n '__fdkit_at recv' -l proto -d 'receive in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node haproxy s6-fdholder sd-notify runc'
+complete -c fdkit -n '__fdkit_at recv' -l timeout -d 'give up when all is not done after TIME' -x
+complete -c fdkit -n '__fdkit_at recv' -l wait -d 'wait at most TIME for somebody else to make the queue, to listen or to connect' -x
+complete -c fdkit -n '__fdkit_at recv' -l fd -d 'with PROGRAM: place the descriptors from N on, or each at one of N,N...' -x
+complete -c fdkit -n '__fdkit_at recv' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
+complete -c fdkit -n '__fdkit_at recv' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at recv' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
 complete -c fdkit -n '__fdkit_at recv' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
-complete -c fdkit -n '__fdkit_at recv' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at recv' -s v -d 'print all that is known of each descriptor; with PROGRAM: say what came'
 complete -c fdkit -n '__fdkit_at recv' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at recv' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at recv' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at recv' -l help -s h -d 'show help'
-complete -c fdkit -n '__fdkit_operand recv' -F
+complete -c fdkit -n '__fdkit_operand recv' -a '(__fdkit_program)'
 
-complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at recv-exec' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at recv-exec' -l proto -d 'receive in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at recv-exec' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at recv-exec' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
@@ -290,7 +330,8 @@ complete -c fdkit -n '__fdkit_at recv-exec' -l log -d 'write the log as FORMAT: 
 complete -c fdkit -n '__fdkit_at recv-exec' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand recv-exec' -a '(__fdkit_program)'
 
-complete -c fdkit -n '__fdkit_at pool' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at pool' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at pool' -l proto -d 'receive in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at pool' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
 complete -c fdkit -n '__fdkit_at pool' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at pool' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
@@ -390,10 +431,75 @@ complete -c fdkit -n '__fdkit_address serve' -a 'unix: tcp: tcp4: tcp6: fd: syst
 complete -c fdkit -n '__fdkit_address serve; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_addressed serve' -a '(__fdkit_after_addresses serve)'
 
+complete -c fdkit -n '__fdkit_at grab' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at grab' -l fd -d 'place the descriptor at N[,N...], or each of several at its own N' -x
+complete -c fdkit -n '__fdkit_at grab' -l name -d 'call the next descriptor NAME; one for each, in order' -x
+complete -c fdkit -n '__fdkit_at grab' -l blocking -d 'clear O_NONBLOCK, for the other process too'
+complete -c fdkit -n '__fdkit_at grab' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at grab' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at grab' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at grab' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at grab' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at grab' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at grab' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand grab' -a '(__fdkit_program)'
+
 complete -c fdkit -n '__fdkit_at inspect' -l json -d 'print an object of JSON for each descriptor, with all that is known'
 complete -c fdkit -n '__fdkit_at inspect' -s v -d 'print all that is known, a line for each fact'
 complete -c fdkit -n '__fdkit_at inspect' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand inspect' -a '(__fish_complete_pids)'
+
+complete -c fdkit -n '__fdkit_at who' -l json -d 'print an object of JSON for each thing that is held'
+complete -c fdkit -n '__fdkit_at who' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand who' -a '(__fish_complete_pids)'
+
+complete -c fdkit -n '__fdkit_at queue' -l all -d 'show every socket with descriptors in flight, of all processes'
+complete -c fdkit -n '__fdkit_at queue' -s v -d 'with --all: also show sockets with bytes in flight and no descriptors'
+complete -c fdkit -n '__fdkit_at queue' -l json -d 'print an object of JSON for each socket, with all that is known'
+complete -c fdkit -n '__fdkit_at queue' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand queue' -F
+
+complete -c fdkit -n '__fdkit_at torture' -l case -d 'try only this CASE, and before it the base case' -r -F
+complete -c fdkit -n '__fdkit_at torture' -l json -d 'print an object of JSON for each case'
+complete -c fdkit -n '__fdkit_at torture' -l list -d 'list the cases and try none'
+complete -c fdkit -n '__fdkit_at torture' -l mode -d 'permission BITS of the socket of unix-listen:' -x
+complete -c fdkit -n '__fdkit_at torture' -l owner -d 'USER[:GROUP] that owns the socket of unix-listen:, and whose named queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at torture' -l rounds -d 'try all N times, each with other bytes' -x
+complete -c fdkit -n '__fdkit_at torture' -l run -d 'start a program for each case; the operands are the program'
+complete -c fdkit -n '__fdkit_at torture' -l seed -d 'make the bytes, and the order of further rounds, from N' -x
+complete -c fdkit -n '__fdkit_at torture' -l sender -d 'the peer sends: try the cases for senders'
+complete -c fdkit -n '__fdkit_at torture' -l skip -d 'do not try this CASE' -r -F
+complete -c fdkit -n '__fdkit_at torture' -l timeout -d 'give the peer TIME for each step of a case' -x
+complete -c fdkit -n '__fdkit_at torture' -l type -d 'with --run: TYPE of the socket, stream or seqpacket' -r -F
+complete -c fdkit -n '__fdkit_at torture' -s v -d 'tell of each case what was sent and seen'
+complete -c fdkit -n '__fdkit_at torture' -l wait -d 'wait at most TIME for the peer to listen, or to connect' -x
+complete -c fdkit -n '__fdkit_at torture' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand torture' -a '(__fdkit_program)'
+
+complete -c fdkit -n '__fdkit_at doctor' -l json -d 'print an object of JSON for each check'
+complete -c fdkit -n '__fdkit_at doctor' -l pid -d 'look at the limits and the confinement of process PID' -x -a '(__fish_complete_pids)'
+complete -c fdkit -n '__fdkit_at doctor' -l sndbuf -d 'measure a queue with an SO_SNDBUF of BYTES' -x
+complete -c fdkit -n '__fdkit_at doctor' -l user -d 'count what is in flight of USER' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at doctor' -s v -d 'print all checks, also those that have found nothing'
+complete -c fdkit -n '__fdkit_at doctor' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand doctor' -F
+
+complete -c fdkit -n '__fdkit_at tap' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at tap' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at tap' -l wait -d 'wait at most TIME for somebody else to make the queue of --from' -x
+complete -c fdkit -n '__fdkit_at tap' -l decode -d 'explain what is said in dialect NAME' -x
+complete -c fdkit -n '__fdkit_at tap' -l json -d 'write an object of JSON for each message'
+complete -c fdkit -n '__fdkit_at tap' -l hex -d 'write payloads in hexadecimal, as hexdump -C does'
+complete -c fdkit -n '__fdkit_at tap' -l bytes -d 'write at most N bytes of each payload' -x
+complete -c fdkit -n '__fdkit_at tap' -l output -d 'append to FILE what is to be shown, instead of writing it to stderr' -r -F
+complete -c fdkit -n '__fdkit_at tap' -l mode -d 'permission BITS of a queue or socket that is made: who may write may attach or connect' -x
+complete -c fdkit -n '__fdkit_at tap' -l owner -d 'USER[:GROUP] that owns a queue or socket that is made' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at tap' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at tap' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at tap' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at tap' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at tap' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand tap' -F
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
