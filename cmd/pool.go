@@ -75,8 +75,10 @@ func runPool(c *cli.Context) error {
 		return err
 	}
 	var but []os.Signal
+	var orders <-chan os.Signal
 	if c.Bool("resident") {
 		but = []os.Signal{syscall.SIGHUP} // replaces the workers
+		orders = commands(syscall.SIGHUP, syscall.SIGUSR1)
 	}
 	signals := endings(but...)
 	metrics, err := metricsOf(c, r.log, false, true)
@@ -100,7 +102,7 @@ func runPool(c *cli.Context) error {
 	if c.Bool("resident") {
 		r.notify = newNotifier(r.log)
 		defer r.notify.end()
-		return r.runResident(c, q, o, signals, metrics)
+		return r.runResident(c, q, o, signals, orders, metrics)
 	}
 	pool, done := r.pool(r.receivers(q), o, metrics)
 	defer done()

@@ -79,6 +79,8 @@ func checkResident(c *cli.Context) error {
 	}
 	key := onceOf(c, "key")
 	switch {
+	case c.IsSet("proto"):
+		return usagef("option --proto: workers receive fdkit's own messages, which the pool passes on as they are")
 	case key != "" && c.IsSet("n"):
 		return usageHint("--max-keys sets how many there may be", "option -n: with --key there is a worker for each value")
 	case key != "" && (!scm.ValidName(key) || !exec.DescribesConnection(key)):
@@ -88,10 +90,9 @@ func checkResident(c *cli.Context) error {
 }
 
 // runResident hands the connections that come from q to workers.
-func (r *receiver) runResident(c *cli.Context, q *fdrecv.Queue, o poolOptions, signals <-chan os.Signal, metrics *metrics) error {
+func (r *receiver) runResident(c *cli.Context, q *fdrecv.Queue, o poolOptions, signals, orders <-chan os.Signal, metrics *metrics) error {
 	workers := r.workers(c, q, o)
 	metrics.watchWorkers(workers)
-	orders := commands(syscall.SIGHUP, syscall.SIGUSR1)
 	ended := make(chan error, 1)
 	go func() { ended <- workers.Run() }()
 	r.notify.status(func() string { return fmt.Sprintf("running %d workers", workers.Running()) })

@@ -117,10 +117,11 @@ func (r *Worker) load() int {
 func (w *Workers) flush(p *place) {
 	for len(p.waiting) > 0 && p.worker != nil && p.worker.free() {
 		c := p.waiting[0]
+		p.waiting = p.waiting[1:] // first, as give may come here again
 		if !w.give(p.worker, c) {
+			p.waiting = append([]parcel{c}, p.waiting...)
 			return
 		}
-		p.waiting = p.waiting[1:]
 	}
 	if len(p.waiting) == 0 {
 		p.waiting = nil
@@ -150,7 +151,10 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 	}
 	switch _, err := r.sender.TransmitNow(payload, c.fds, nil); {
 	case err == nil:
-	case errors.Is(err, scm.ErrGone), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ETOOMANYREFS),
+	case errors.Is(err, scm.ErrGone):
+		w.forsake(r)
+		return false
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ETOOMANYREFS),
 		errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 		w.remind(now.Add(50 * time.Millisecond)) // examine settles it
 		return false
@@ -257,7 +261,7 @@ func (w *Workers) look(now time.Time) {
 		w.tend(p, now)
 	}
 	for _, p := range w.keys {
-		if p.worker == nil && len(p.waiting) == 0 {
+		if p.worker == nil && len(p.waiting) == 0 && !now.Before(p.startAt) {
 			delete(w.keys, p.key)
 			continue
 		}
@@ -278,9 +282,6 @@ func (w *Workers) tend(p *place, now time.Time) {
 		}
 	}
 	w.flush(p)
-	if len(p.waiting) > 0 {
-		w.remind(now.Add(50 * time.Millisecond))
-	}
 }
 
 // wanted tells whether workers are still started.
@@ -304,7 +305,7 @@ func (w *Workers) examine(r *Worker, now time.Time) {
 		return true
 	}
 	if r.fd >= 0 {
-		w.settle(r)
+		w.attend(r)
 	}
 	switch {
 	case r.killed, r.retired && !r.unread:

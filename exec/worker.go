@@ -37,7 +37,8 @@ type Worker struct {
 	last     time.Time // when it was given a connection, or has started
 	unread   bool      // it has not received that yet
 	ready    bool      // it can be given one, as far as is known
-	spoken   bool      // it has said READY or DONE
+	spoken   bool      // it has said READY, and asks for each connection
+	babble   int       // words that it has said and that are none
 	credit   int       // connections that it has said READY for
 	leases   []lease
 	open     int // descriptors that it has at most, as far as is known; -1: unknown
@@ -238,15 +239,38 @@ func (w *Workers) retire(r *Worker) {
 
 // replace starts a worker that is to take over.
 func (w *Workers) replace(p *place) {
-	if p.worker != nil && p.next == nil && !p.worker.retired {
+	switch {
+	case p.worker == nil || p.next != nil || p.worker.retired:
+	case time.Now().Before(p.startAt): // the last that was to has failed
+		w.remind(p.startAt)
+	default:
 		w.start(p)
 	}
+}
+
+// forsake lets another worker take the place of one that has shut down its queue, which
+// may go on with the connections that it has.
+func (w *Workers) forsake(r *Worker) {
+	w.trouble(fmt.Errorf("worker %d has shut down its queue: it is given nothing more", r.PID))
+	w.retire(r)
+	p, now := r.place, time.Now()
+	p.worker = nil
+	if p.next != nil && p.next.ready {
+		p.worker, p.next = p.next, nil
+	} else if now.Sub(r.Begin) < atOnce {
+		p.fail(now)
+	}
+	w.remind(now)
 }
 
 // attend hears what the worker says, and sees whether it has received something.
 func (w *Workers) attend(r *Worker) {
 	var m scm.Message
-	for {
+	for n := 0; ; n++ {
+		if n == 64 { // others have their turn first
+			w.remind(time.Now())
+			break
+		}
 		came, err := r.receiver.ReceiveNow(&m)
 		if !came {
 			if _, lost := errors.AsType[*scm.LostError](err); lost {
@@ -272,9 +296,9 @@ func (w *Workers) hear(r *Worker, text string) {
 		r.credit += int(max(n, 1))
 		w.serviceable(r)
 	case word == "DONE" && (!given || err == nil):
-		r.spoken = true
 		r.finish(n, given)
-	default:
+	case r.babble < 10:
+		r.babble++
 		w.trouble(fmt.Errorf("worker %d says %q, which is neither READY nor DONE", r.PID, text))
 	}
 }
@@ -332,7 +356,7 @@ func (w *Workers) bury(r *Worker, status syscall.WaitStatus) {
 		w.trouble(&LostError{fmt.Errorf("worker %d has ended with it", r.PID)})
 	}
 	p, now := r.place, time.Now()
-	if w.chosen() {
+	if w.chosen() && (w.Key == "" || w.keys[p.key] == p) {
 		p.waiting = append(untouched, p.waiting...)
 	} else {
 		w.back = append(untouched, w.back...)
@@ -350,7 +374,7 @@ func (w *Workers) bury(r *Worker, status syscall.WaitStatus) {
 		return // it had been replaced
 	}
 	atEnd := w.ended && status == 0 // it has seen the end of a shared queue
-	if !r.retired && !atEnd && now.Sub(r.Begin) < atOnce {
+	if (!r.retired || len(untouched) > 0) && !atEnd && now.Sub(r.Begin) < atOnce {
 		p.fail(now)
 		if p.pause == firstPause || p.pause == lastPause {
 			w.trouble(fmt.Errorf("worker %d has ended at once (%s); the next is started in %v", r.PID, StatusText(status), p.pause))

@@ -62,10 +62,10 @@ type Workers struct {
 	Ended   func(*Worker, syscall.WaitStatus)
 	Trouble func(error)
 
-	mu       sync.Mutex // for what other goroutines ask or order
-	orders   []func()
-	statuses []WorkerStatus
-	done     chan struct{} // closed when Run has returned
+	mu      sync.Mutex // for what other goroutines ask or order
+	orders  []func()
+	running int
+	done    chan struct{} // closed when Run has returned
 
 	wake     int // an eventfd: there are orders
 	poked    bool
@@ -123,14 +123,25 @@ func (p parcel) close() {
 func (w *Workers) Running() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.statuses)
+	return w.running
 }
 
 // Status tells of all workers that run.
 func (w *Workers) Status() []WorkerStatus {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append([]WorkerStatus(nil), w.statuses...)
+	told := make(chan []WorkerStatus, 1)
+	w.order(func() {
+		var all []WorkerStatus
+		for _, worker := range w.workers {
+			all = append(all, worker.status())
+		}
+		told <- all
+	})
+	select {
+	case all := <-told:
+		return all
+	case <-w.finished():
+		return nil
+	}
 }
 
 // Stop keeps Run from receiving further connections, and returns when it receives none.
@@ -208,6 +219,9 @@ func (w *Workers) Run() (failure error) {
 	if err := CloseOnExec(3); err != nil {
 		return err
 	}
+	if w.spawner, failure = newSpawner(w.Program, &w.Confine); failure != nil {
+		return failure
+	}
 	if err := w.prepare(); err != nil {
 		return err
 	}
@@ -232,10 +246,8 @@ func (w *Workers) Run() (failure error) {
 		if err := w.handOut(); err != nil {
 			w.ended, failure = true, err
 		}
-		if w.due.IsZero() || time.Until(w.due) > 0 {
-			if err := w.wait(); err != nil {
-				return err
-			}
+		if err := w.wait(); err != nil {
+			return err
 		}
 	}
 }
@@ -250,15 +262,13 @@ func (w *Workers) prepare() (err error) {
 	}
 	if err != nil {
 		_ = unix.Close(w.epoll)
+		_ = unix.Close(wake) // or -1
 		return os.NewSyscallError("eventfd", err)
 	}
 	w.mu.Lock()
 	w.wake, w.poked = wake, true // what was ordered before counts
 	w.mu.Unlock()
 	w.workers, w.byPID, w.keys = map[int32]*Worker{}, map[int]*Worker{}, map[string]*place{}
-	if w.spawner, err = newSpawner(w.Program, &w.Confine); err != nil {
-		return err
-	}
 	if w.Key == "" {
 		for i := range w.N {
 			w.places = append(w.places, &place{index: i})
@@ -298,7 +308,7 @@ func (w *Workers) over() bool {
 
 // handOut gives connections to workers as long as there are both.
 func (w *Workers) handOut() error {
-	for !w.Share {
+	for !w.Share && !w.hasty {
 		for len(w.back) > 0 {
 			if !w.deliver(w.back[0]) {
 				return nil
@@ -390,19 +400,12 @@ func (w *Workers) obey() {
 	for _, do := range orders {
 		do()
 	}
-	if len(orders) > 0 {
-		w.report()
-	}
 }
 
-// report makes Status tell what is now.
+// report makes Running tell what is now.
 func (w *Workers) report() {
-	all := make([]WorkerStatus, 0, len(w.workers))
-	for _, worker := range w.workers {
-		all = append(all, worker.status())
-	}
 	w.mu.Lock()
-	w.statuses = all
+	w.running = len(w.workers)
 	w.mu.Unlock()
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -252,9 +253,13 @@ func stop(t *testing.T, pid int) {
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// Each thread: one that is about to stop can still receive.
 	fdtest.Eventually(t, "the worker is stopped", func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // proc_pid_stat(5)
-		return err == nil && strings.Contains(string(stat), ") T ")
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // proc_pid_stat(5)
+		return err == nil && !slices.ContainsFunc(stats, func(path string) bool {
+			stat, err := os.ReadFile(path)
+			return err == nil && !strings.Contains(string(stat), ") T ")
+		})
 	})
 }
 
@@ -292,7 +297,7 @@ func TestLeases(t *testing.T) {
 	if text, err := client.ReadString('\n'); text != "half an ans" || err != io.EOF {
 		t.Errorf("the client has %q and %v; want what the worker had said, and the end", text, err)
 	}
-	fdtest.Eventually(t, "the loss is told", w.see(func() bool { return len(w.troubles) > 0 }))
+	fdtest.Eventually(t, "the loss is told", w.see(func() bool { return len(w.troubles) > 1 }))
 	w.wantTroubles(t, "has ended with it", "has ended at once (exit 3)")
 }
 
@@ -332,6 +337,21 @@ func TestMaxRequests(t *testing.T) {
 		if n > 5 {
 			t.Errorf("worker %d has answered %d times, want at most 5", pid, n)
 		}
+	}
+	w.finish(t)
+	w.wantTroubles(t)
+}
+
+// TestMaxRequestsHash: what waits for a worker that is replaced goes to the new one, once.
+func TestMaxRequestsHash(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 1, func(w *exec.Workers) { w.MaxRequests, w.Balance = 1, exec.HashSource })
+	var clients []*bufio.Reader
+	for range 20 {
+		clients = append(clients, w.give(t))
+	}
+	for _, c := range clients {
+		answer(t, c)
 	}
 	w.finish(t)
 	w.wantTroubles(t)
@@ -407,7 +427,9 @@ func TestFailingWorker(t *testing.T) {
 func TestReadyTimeout(t *testing.T) {
 	w := runWorkers(t, 1, func(w *exec.Workers) { w.ReadyTimeout = 50 * time.Millisecond }, "lingers")
 	fdtest.Eventually(t, "a worker is killed", w.see(func() bool { return len(w.gone) > 0 }))
-	if !w.see(func() bool { return strings.Contains(w.troubles[0], "has not said READY in 50ms") })() {
+	if !w.see(func() bool {
+		return len(w.troubles) > 0 && strings.Contains(w.troubles[0], "has not said READY in 50ms")
+	})() {
 		t.Errorf("told of %q", w.troubles)
 	}
 }
@@ -429,13 +451,18 @@ func TestFullWorker(t *testing.T) {
 	for range 40 {
 		w.give(t)
 	}
+	var pid int
+	fdtest.Eventually(t, "the worker runs", w.see(func() bool {
+		if len(w.pids) > 0 {
+			pid = w.pids[0]
+		}
+		return pid != 0
+	}))
 	fdtest.Eventually(t, "the pool sees that the worker is full", func() bool {
+		has, statErr := os.Stat(fmt.Sprintf("/proc/%d/fd", pid))
 		n, err := unix.IoctlGetInt(w.end.FD, unix.SIOCOUTQ)
-		return err == nil && n > 0
+		return statErr == nil && has.Size() >= 20 && err == nil && n > 0
 	})
-	w.mu.Lock()
-	pid := w.pids[0]
-	w.mu.Unlock()
 	if info, err := os.Stat(fmt.Sprintf("/proc/%d/fd", pid)); err != nil || info.Size() > 40-8 {
 		t.Errorf("the worker has %d descriptors open, %v; want some of 40 left", info.Size(), err)
 	}
