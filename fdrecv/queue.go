@@ -78,7 +78,8 @@ func Open(spec string, o Options) (*Queue, error) {
 }
 
 // FD returns the descriptor that messages are received from, for waiting only: poll(2)
-// reports POLLIN when there is one. The queue owns it.
+// reports POLLIN when there is one, and POLLHUP when no sender is left. The queue owns it,
+// and Close closes it.
 func (q *Queue) FD() int { return q.q.FD }
 
 // Waiting returns how many descriptors are in the queue, from all senders: one for
@@ -147,9 +148,10 @@ func (r *Receiver) Receive(m *Message) error {
 	return r.receive((*scm.Message)(m))
 }
 
-// ReceiveNow is Receive that does not wait: it returns false if there is no message.
+// ReceiveNow is Receive that does not wait: it returns false if there is no message, and
+// with an error. After Stop it still receives; it must not be called after Close.
 // Several processes that wait with poll(2) for the descriptor FD are all woken by each
-// message.
+// message. A Receiver of a dialect returns errors.ErrUnsupported.
 func (r *Receiver) ReceiveNow(m *Message) (bool, error) {
 	if r.now == nil {
 		return false, errors.ErrUnsupported
