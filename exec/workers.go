@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/interrupt"
-	"fdkit/internal/scm"
 )
 
 // Workers keeps resident programs running and hands connections to them, each as a
@@ -85,7 +84,6 @@ type Workers struct {
 	hasty    bool   // and no worker is started any more
 	ended    bool   // the queue has ended
 	payload  []byte // of the message being sent
-	sender   *scm.Sender
 }
 
 // wakeID stands for the eventfd among the ids of workers.
