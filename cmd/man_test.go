@@ -677,6 +677,14 @@ run 1; ask 127.0.0.1:80`,
 		script: "run 1; get '[::1]:8080'", want: "::1 [0000:0000:0000:0000:0000:0000:0000:0001]\n",
 	},
 	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8081 |"},
+		script: "run 1; ask 127.0.0.1:8081; ask 127.0.0.1:8081", want: "handler: hello\nhandler: hello\n",
+	},
+	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8082 |"},
+		script: "run 1; ask 127.0.0.1:8082; ask 127.0.0.1:8082", want: "handler: hello\nhandler: hello\n",
+	},
+	{
 		page: "fdkit-pool.1", blocks: []string{"fdkit listen :8080 | fdkit pool -n 1 ./handler"},
 		script: "run 1; ask 127.0.0.1:8080", want: "handler: hello\n",
 	},

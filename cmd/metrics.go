@@ -187,6 +187,35 @@ func (m *metrics) watchPool(pool *exec.Pool) {
 	}
 }
 
+// watchWorkers counts what workers are given, which do not run yet.
+func (m *metrics) watchWorkers(w *exec.Workers) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	m.running, m.slots = w.Running, w.N
+	m.mu.Unlock()
+	receive, ended, trouble := w.Receive, w.Ended, w.Trouble
+	w.Receive = func(c *exec.Connection) (bool, error) {
+		came, err := receive(c)
+		if came {
+			m.received.Add(1)
+		}
+		return came, err
+	}
+	w.Ended = func(worker *exec.Worker, status syscall.WaitStatus) {
+		m.runtimes.observe(time.Since(worker.Begin))
+		m.countExit(status)
+		ended(worker, status)
+	}
+	w.Trouble = func(err error) {
+		if _, lost := errors.AsType[*exec.LostError](err); lost {
+			m.lost.Add(1)
+		}
+		trouble(err)
+	}
+}
+
 func (m *metrics) countExit(status syscall.WaitStatus) {
 	if status.Signaled() {
 		m.signals[min(int(status.Signal()), len(m.signals)-1)].Add(1)

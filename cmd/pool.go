@@ -28,7 +28,7 @@ func poolCommand() *cli.Command {
 		Usage:       "run a program for each connection, some at a time",
 		UsageText:   "fdkit pool [OPTION...] PROGRAM [ARGUMENT...]",
 		Description: "Each PROGRAM has its connection as stdin and stdout. See fdkit-pool(1).",
-		Flags:       slices.Concat(receiveFlags(), poolFlags(), identityFlags(), []cli.Flag{metricsFlag()}, clientLogFlags()),
+		Flags:       slices.Concat(receiveFlags(), poolFlags(), residentFlags(), identityFlags(), []cli.Flag{metricsFlag()}, clientLogFlags()),
 		Action:      runPool,
 	}
 }
@@ -71,7 +71,16 @@ func runPool(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	signals := endings()
+	if err := checkResident(c); err != nil {
+		return err
+	}
+	var but []os.Signal
+	var orders <-chan os.Signal
+	if c.Bool("resident") {
+		but = []os.Signal{syscall.SIGHUP} // replaces the workers
+		orders = commands(syscall.SIGHUP, syscall.SIGUSR1)
+	}
+	signals := endings(but...)
 	metrics, err := metricsOf(c, r.log, false, true)
 	if err != nil {
 		return err
@@ -90,6 +99,11 @@ func runPool(c *cli.Context) error {
 	r.log.journal = newJournal(r.log)
 	defer r.log.journal.end()
 	metrics.watchQueue(q.Waiting)
+	if c.Bool("resident") {
+		r.notify = newNotifier(r.log)
+		defer r.notify.end()
+		return r.runResident(c, q, o, signals, orders, metrics)
+	}
 	pool, done := r.pool(r.receivers(q), o, metrics)
 	defer done()
 	pool.Lost = r.lost
@@ -117,9 +131,16 @@ func runPool(c *cli.Context) error {
 	return r.finish(pool, ended, signals, o.grace)
 }
 
+// programs are those that an exec.Pool or exec.Workers runs.
+type programs interface {
+	Stop()
+	Signal(sig syscall.Signal)
+	Running() int
+}
+
 // finish waits for the running programs; when grace is over, or with a further
 // signal, it ends them.
-func (r *runner) finish(pool *exec.Pool, ended <-chan error, signals <-chan os.Signal, grace time.Duration) error {
+func (r *runner) finish(pool programs, ended <-chan error, signals <-chan os.Signal, grace time.Duration) error {
 	// What was accepted and had to wait comes first.
 	if r.waiting == nil || r.waiting() == 0 {
 		pool.Stop()

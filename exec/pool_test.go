@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 	fdtest.Main(m, map[string]func([]string) error{
 		"ignoring": ignoring, "become": become, "become-with": becomeWith,
 		"become-collecting": becomeCollecting, "become-failing": becomeFailing,
+		"worker": worker,
 	})
 }
 

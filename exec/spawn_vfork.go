@@ -166,20 +166,28 @@ func (s *spawner) fixConfinement(c *Confinement) error {
 // spawn starts the program with fd at 0 and 1. The other descriptors of this
 // process must be close-on-exec; 2 stays.
 func (s *spawner) spawn(fd int, env *envBlock) (pid int, err error) {
+	return s.spawnAt(fd, bothEnds, env)
+}
+
+var bothEnds = []int{0, 1}
+
+// spawnAt starts the program with fd at the places, none of which is fd.
+func (s *spawner) spawnAt(fd int, places []int, env *envBlock) (pid int, err error) {
 	if noVfork.Load() {
-		return forkExec(s.program, s.confine, fd, env.strings())
+		return forkExec(s.program, s.confine, fd, places, env.strings())
 	}
-	s.steps = append(append(s.steps[:0], s.fixed...),
-		step{unix.SYS_DUP3, uintptr(fd), 0, 0, 0, 0},
-		step{unix.SYS_DUP3, uintptr(fd), 1, 0, 0, 0},
-		step{
-			unix.SYS_EXECVE, uintptr(unsafe.Pointer(s.path)),
-			uintptr(unsafe.Pointer(&s.argv[0])), uintptr(unsafe.Pointer(&env.entries[0])), 0, 0,
-		})
+	s.steps = append(s.steps[:0], s.fixed...)
+	for _, place := range places {
+		s.steps = append(s.steps, step{unix.SYS_DUP3, uintptr(fd), uintptr(place), 0, 0, 0})
+	}
+	s.steps = append(s.steps, step{
+		unix.SYS_EXECVE, uintptr(unsafe.Pointer(s.path)),
+		uintptr(unsafe.Pointer(&s.argv[0])), uintptr(unsafe.Pointer(&env.entries[0])), 0, 0,
+	})
 	pid, err = s.run()
 	runtime.KeepAlive(env)
 	if err == errNoVfork {
-		return forkExec(s.program, s.confine, fd, env.strings())
+		return forkExec(s.program, s.confine, fd, places, env.strings())
 	}
 	return pid, err
 }

@@ -4,6 +4,7 @@ package fdrecv_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"testing"
 
@@ -128,5 +129,43 @@ func TestPassCredentialsAccepted(t *testing.T) {
 	var m fdrecv.Message
 	if err := q.Receiver().Receive(&m); err != nil || m.Sender == nil || m.Sender.PID != os.Getpid() {
 		t.Errorf("Receive() = %v, sender %v; want nil, this process", err, m.Sender)
+	}
+}
+
+// ReceiveNow does not wait, and poll(2) tells of FD when it has something.
+func TestReceiveNow(t *testing.T) {
+	fdtest.NoLeaks(t)
+	send, receive := fdtest.Pair(t, unix.SOCK_SEQPACKET)
+	q, err := fdrecv.Open(fmt.Sprintf("fd:%d", receive.Take()), fdrecv.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	readable := func() bool {
+		t.Helper()
+		fds := []unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}
+		_, err := unix.Poll(fds, 0)
+		return err == nil && fds[0].Revents&unix.POLLIN != 0
+	}
+	receiver := q.Receiver()
+	var m fdrecv.Message
+	if came, err := receiver.ReceiveNow(&m); came || err != nil || readable() {
+		t.Errorf("ReceiveNow() = %v, %v of an empty queue, readable: %v; want false, nil, false", came, err, readable())
+	}
+	if err := unix.Sendmsg(send.FD, []byte("x"), unix.UnixRights(send.FD), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !readable() {
+		t.Error("poll(2) does not tell of the message")
+	}
+	if came, err := receiver.ReceiveNow(&m); !came || err != nil || string(m.Payload) != "x" || len(m.FDs) != 1 {
+		t.Errorf("ReceiveNow() = %v, %v, %q and %d descriptors; want true, nil, x and 1", came, err, m.Payload, len(m.FDs))
+	}
+	m.Close()
+	send.Close()
+	if came, err := receiver.ReceiveNow(&m); came || err != io.EOF {
+		t.Errorf("ReceiveNow() = %v, %v at the end; want false, EOF", came, err)
+	}
+	if _, err := q.Close(); err != nil {
+		t.Errorf("Close() = %v", err)
 	}
 }

@@ -8,6 +8,7 @@
 package fdrecv
 
 import (
+	"errors"
 	"io/fs"
 	"iter"
 	"time"
@@ -76,6 +77,11 @@ func Open(spec string, o Options) (*Queue, error) {
 	return &Queue{q}, nil
 }
 
+// FD returns the descriptor that messages are received from, for waiting only: poll(2)
+// reports POLLIN when there is one, and POLLHUP when no sender is left. The queue owns it,
+// and Close closes it.
+func (q *Queue) FD() int { return q.q.FD }
+
 // Waiting returns how many descriptors are in the queue, from all senders: one for
 // each connection. That is not known, and ok is false, before Linux 5.6 and after
 // Close.
@@ -96,13 +102,15 @@ func (q *Queue) Stop() { q.q.Calls.Stop() }
 // queue can have many.
 type Receiver struct {
 	receive func(*scm.Message) error
-	close   func()                          // nil: nothing is to be closed
-	pending func() (bytes, descriptors int) // nil: messages come whole
+	now     func(*scm.Message) (bool, error) // nil: the dialect has none
+	close   func()                           // nil: nothing is to be closed
+	pending func() (bytes, descriptors int)  // nil: messages come whole
 }
 
 // Receiver returns a new Receiver.
 func (q *Queue) Receiver() *Receiver {
-	return &Receiver{receive: scm.NewReceiver(q.q.FD, &q.q.Calls).Receive}
+	r := scm.NewReceiver(q.q.FD, &q.q.Calls)
+	return &Receiver{receive: r.Receive, now: r.ReceiveNow}
 }
 
 // Message is one message.
@@ -141,6 +149,17 @@ type Credentials = scm.Credentials
 // but in raw, fdkit, openssh and util-linux.
 func (r *Receiver) Receive(m *Message) error {
 	return r.receive((*scm.Message)(m))
+}
+
+// ReceiveNow is Receive that does not wait: it returns false if there is no message, and
+// with an error. After Stop it still receives; it must not be called after Close.
+// Several processes that wait with poll(2) for the descriptor FD are all woken by each
+// message. A Receiver of a dialect returns errors.ErrUnsupported.
+func (r *Receiver) ReceiveNow(m *Message) (bool, error) {
+	if r.now == nil {
+		return false, errors.ErrUnsupported
+	}
+	return r.now((*scm.Message)(m))
 }
 
 // Close closes what the Receiver holds that came and belongs to no message yet. Of one

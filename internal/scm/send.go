@@ -40,11 +40,22 @@ func NewSender(fd int, calls *interrupt.Calls) *Sender {
 // the caller's: the queue holds copies of its own. It returns ErrGone when no
 // receiver is left.
 func (s *Sender) Send(payload []byte, fds ...int) error {
-	if len(payload) == 0 || len(payload) > MaxPayload {
-		// Zero bytes would read as the end of the stream.
-		return fmt.Errorf("a payload has 1 to %d bytes, not %d", MaxPayload, len(payload))
+	if err := check(payload, fds); err != nil {
+		return err
 	}
 	return s.Transmit(payload, fds, nil)
+}
+
+// check checks what a queue of fdkit takes.
+func check(payload []byte, fds []int) error {
+	switch {
+	case len(payload) == 0 || len(payload) > MaxPayload:
+		// Zero bytes would read as the end of the stream.
+		return fmt.Errorf("a payload has 1 to %d bytes, not %d", MaxPayload, len(payload))
+	case len(fds) > MaxFDs:
+		return fmt.Errorf("a message carries at most %d descriptors, not %d", MaxFDs, len(fds))
+	}
+	return nil
 }
 
 // Transmit is Send of any payload, also of no bytes, which a stream does not send, or of

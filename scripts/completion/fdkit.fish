@@ -26,7 +26,7 @@ function __fdkit_state
         case recv-exec
             set valued from proto wait accept-env dialect mode owner fd log
         case pool
-            set valued from proto wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot metrics log
+            set valued from proto wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env balance queue-fd key max-keys idle max-requests max-age ready-timeout user group chroot metrics log
         case serve
             set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
         case grab
@@ -351,6 +351,16 @@ complete -c fdkit -n '__fdkit_at pool' -l umask -d 'run programs with the umask 
 complete -c fdkit -n '__fdkit_at pool' -l limit -d 'limit a resource of each program: NAME=SOFT[:HARD], such as nofile=64' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l clean-env -d 'let programs inherit no variables but those of --env'
 complete -c fdkit -n '__fdkit_at pool' -l env -d 'give programs the variable NAME[=VALUE], without a value as it is here' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l resident -d 'let PROGRAM run on as a worker, which receives its connections as messages on descriptor 0'
+complete -c fdkit -n '__fdkit_at pool' -l share -d 'give the workers the queue itself'
+complete -c fdkit -n '__fdkit_at pool' -l balance -d 'choose workers by RULE: fifo, least, hash=source or hash=key' -r -F
+complete -c fdkit -n '__fdkit_at pool' -l queue-fd -d 'let workers find their queue at descriptor N instead of 0' -x
+complete -c fdkit -n '__fdkit_at pool' -l key -d 'run a worker for each value of the variable NAME that comes with connections' -x
+complete -c fdkit -n '__fdkit_at pool' -l max-keys -d 'run workers for at most N values of --key' -x
+complete -c fdkit -n '__fdkit_at pool' -l idle -d 'end the worker of a value of --key after TIME without a connection' -x
+complete -c fdkit -n '__fdkit_at pool' -l max-requests -d 'replace a worker after N connections' -x
+complete -c fdkit -n '__fdkit_at pool' -l max-age -d 'replace a worker after TIME' -x
+complete -c fdkit -n '__fdkit_at pool' -l ready-timeout -d 'kill workers that do not say READY within TIME, or do not receive for so long' -x
 complete -c fdkit -n '__fdkit_at pool' -l user -d 'run programs as USER[:GROUP], with the user\'s supplementary groups unless GROUP is given' -x -a '(__fdkit_user)'
 complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GROUP...], the first as their own group' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F

@@ -1,0 +1,354 @@
+//go:build linux
+
+package exec
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fdkit/internal/scm"
+)
+
+// maxWaiting is how many connections may wait for certain workers, in all, before
+// nothing more is received.
+const maxWaiting = 64
+
+// chosen tells whether a connection is for one certain worker.
+func (w *Workers) chosen() bool { return w.Key != "" || w.Balance >= HashSource }
+
+// room tells whether a further connection can be received.
+func (w *Workers) room() bool {
+	if w.chosen() {
+		return w.held() < maxWaiting
+	}
+	return len(w.ready) > 0
+}
+
+// held returns how many connections are received and in no worker's queue.
+func (w *Workers) held() (n int) {
+	n = len(w.back)
+	for _, p := range w.places {
+		n += len(p.waiting)
+	}
+	for _, p := range w.keys {
+		n += len(p.waiting)
+	}
+	return n
+}
+
+// deliver gives the connection to a worker, or lets it wait for a certain one. It
+// returns false if no worker can have it now.
+func (w *Workers) deliver(c parcel) bool {
+	if w.chosen() {
+		p := w.placeOf(c)
+		if p == nil {
+			c.close()
+			return true
+		}
+		p.waiting = append(p.waiting, c.keep())
+		w.flush(p)
+		return true
+	}
+	for {
+		p := w.pick()
+		if p == nil {
+			return false
+		}
+		if w.give(p.worker, c) {
+			return true
+		}
+	}
+}
+
+// pick takes the place whose worker is to have the next connection out of ready, or
+// returns nil.
+func (w *Workers) pick() *place {
+	now := time.Now()
+	best, load := -1, 0
+	for i := 0; i < len(w.ready); i++ {
+		r := w.ready[i].worker
+		if r == nil || !r.free() {
+			w.ready[i].queued = false
+			w.ready = slices.Delete(w.ready, i, i+1)
+			i--
+			continue
+		}
+		if now.Before(r.shunned) {
+			w.remind(r.shunned)
+			continue
+		}
+		if w.Balance != Least {
+			best = i
+			break
+		}
+		if l := r.load(); best < 0 || l < load {
+			best, load = i, l
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	p := w.ready[best]
+	p.queued = false
+	w.ready = slices.Delete(w.ready, best, best+1)
+	return p
+}
+
+// load returns how much the worker has to do, for Least.
+func (r *Worker) load() int {
+	if r.spoken {
+		return len(r.leases)
+	}
+	if n, ok := r.descriptors(); ok {
+		return n
+	}
+	return r.Handed
+}
+
+// flush gives the worker of a place what waits for it.
+func (w *Workers) flush(p *place) {
+	for len(p.waiting) > 0 && p.worker != nil && p.worker.free() {
+		c := p.waiting[0]
+		p.waiting = p.waiting[1:] // first, as give may come here again
+		if !w.give(p.worker, c) {
+			p.waiting = append([]parcel{c}, p.waiting...)
+			return
+		}
+	}
+	if len(p.waiting) == 0 {
+		p.waiting = nil
+	}
+}
+
+// give puts the connection into the worker's queue, and gives it up. It returns false if
+// the worker cannot have it now.
+func (w *Workers) give(r *Worker, c parcel) bool {
+	now := time.Now()
+	if r.full(len(c.fds)) {
+		w.remind(now.Add(100 * time.Millisecond))
+		r.shunned = now.Add(100 * time.Millisecond)
+		if !w.chosen() {
+			w.settle(r) // it is in ready again
+		}
+		return false
+	}
+	payload := c.payload
+	if r.spoken {
+		w.lease++
+		w.payload = withLease(w.payload, payload, w.lease)
+		payload = w.payload
+	}
+	if len(payload) == 0 {
+		payload = []byte{0} // a foreign sender may leave it out
+	}
+	switch _, err := r.sender.TransmitNow(payload, c.fds, nil); {
+	case err == nil:
+	case errors.Is(err, scm.ErrGone):
+		w.forsake(r)
+		return false
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ETOOMANYREFS),
+		errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		w.remind(now.Add(50 * time.Millisecond)) // examine settles it
+		return false
+	default:
+		w.trouble(&LostError{err})
+		c.close()
+		return true
+	}
+	r.Handed++
+	r.last, r.unread = now, true
+	w.remind(now.Add(takeBack))
+	if r.spoken {
+		r.credit--
+		r.grant(w.lease, c)
+	} else {
+		c.close()
+	}
+	if w.MaxRequests > 0 && r.Handed >= w.MaxRequests {
+		if w.Key != "" {
+			w.retire(r)
+		} else {
+			w.replace(r.place)
+		}
+	}
+	return true
+}
+
+// placeOf returns the place that a connection belongs to. It returns nil if there can be
+// no worker for it.
+func (w *Workers) placeOf(c parcel) *place {
+	if w.Key != "" {
+		key, _ := scm.Var(c.payload, w.Key)
+		p := w.keys[key]
+		if p == nil {
+			if len(w.keys) >= w.N {
+				w.trouble(&LostError{fmt.Errorf("there are workers for %d keys already, and none for %s=%q", w.N, w.Key, key)})
+				return nil
+			}
+			p = &place{index: -1, key: key}
+			w.keys[key] = p
+			w.start(p)
+		}
+		return p
+	}
+	hash := fnv.New32a()
+	if w.Balance == HashKey {
+		key, _ := scm.Var(c.payload, "FDKIT_KEY")
+		_, _ = hash.Write([]byte(key))
+	} else {
+		from := (&SourceLimit{IPv6Bits: 128}).sourceOf(c.fds[0], c.payload)
+		_, _ = fmt.Fprint(hash, from.network, from.user, from.uid)
+	}
+	return w.places[hash.Sum32()%uint32(len(w.places))]
+}
+
+// margin is how many descriptors a worker is left for other things than connections.
+const margin = 16
+
+// full tells whether n descriptors more would bring the worker to its RLIMIT_NOFILE.
+// It is asked only when that may be so.
+func (r *Worker) full(n int) bool {
+	if r.open < 0 {
+		return false
+	}
+	var limit unix.Rlimit
+	if err := unix.Prlimit(r.PID, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		return false
+	}
+	r.open += n
+	if uint64(r.open+margin) < limit.Cur {
+		return false
+	}
+	now, known := r.descriptors()
+	if !known {
+		r.open = -1
+		return false
+	}
+	r.open = now
+	if uint64(now+n+margin) < limit.Cur {
+		r.open += n
+		return false
+	}
+	return true
+}
+
+// descriptors returns how many descriptors the worker has open: the size of its
+// directory fd, since Linux 6.2, proc_pid_fd(5).
+func (r *Worker) descriptors() (int, bool) {
+	info, err := os.Stat("/proc/" + strconv.Itoa(r.PID) + "/fd")
+	if err != nil || info.Size() == 0 {
+		return 0, false
+	}
+	return int(info.Size()), true
+}
+
+// look does what is due: it starts workers, and takes back from those that do not
+// receive.
+func (w *Workers) look(now time.Time) {
+	if w.due.IsZero() || now.Before(w.due) {
+		return
+	}
+	w.due = time.Time{}
+	for _, p := range w.places {
+		w.tend(p, now)
+	}
+	for _, p := range w.keys {
+		if p.worker == nil && len(p.waiting) == 0 && !now.Before(p.startAt) {
+			delete(w.keys, p.key)
+			continue
+		}
+		w.tend(p, now)
+	}
+	for _, r := range w.workers {
+		w.examine(r, now)
+	}
+}
+
+// tend starts a worker where there is none.
+func (w *Workers) tend(p *place, now time.Time) {
+	if p.worker == nil && p.next == nil && w.wanted() {
+		if now.Before(p.startAt) {
+			w.remind(p.startAt)
+		} else {
+			w.start(p)
+		}
+	}
+	w.flush(p)
+}
+
+// wanted tells whether workers are still started.
+func (w *Workers) wanted() bool {
+	if w.stopping || w.ended {
+		return !w.hasty && w.held() > 0
+	}
+	return true
+}
+
+// examine looks at one worker.
+func (w *Workers) examine(r *Worker, now time.Time) {
+	late := func(since time.Time, limit time.Duration) bool {
+		if limit <= 0 {
+			return false
+		}
+		if at := since.Add(limit); now.Before(at) {
+			w.remind(at)
+			return false
+		}
+		return true
+	}
+	if r.fd >= 0 {
+		w.attend(r)
+	}
+	switch {
+	case r.killed, r.retired && !r.unread:
+	case !r.ready && late(r.Begin, w.ReadyTimeout):
+		w.kill(r, fmt.Errorf("worker %d has not said READY in %v", r.PID, w.ReadyTimeout))
+	case r.unread && late(r.last, w.ReadyTimeout):
+		w.kill(r, fmt.Errorf("worker %d has left a connection in its queue for %v", r.PID, w.ReadyTimeout))
+	case r.unread && late(r.last, takeBack):
+		w.relieve(r, now)
+	case w.MaxAge > 0 && !r.retired && late(r.Begin, w.MaxAge):
+		w.replaceOld(r)
+	case w.Key != "" && !r.retired && !r.unread && len(r.leases) == 0 && late(r.last, w.Idle):
+		w.retire(r)
+	}
+}
+
+func (w *Workers) replaceOld(r *Worker) {
+	if w.Key != "" {
+		w.retire(r)
+	} else if r.place.worker == r {
+		w.replace(r.place)
+	}
+}
+
+func (w *Workers) kill(r *Worker, why error) {
+	r.killed = true
+	_ = unix.Kill(-r.PID, syscall.SIGKILL)
+	w.trouble(why)
+}
+
+// relieve takes what a stopped or busy worker has not received, if another one can have
+// it, and lets the worker rest for a time that grows.
+func (w *Workers) relieve(r *Worker, now time.Time) {
+	if w.chosen() || !r.retired && !slices.ContainsFunc(w.ready, func(p *place) bool {
+		return p.worker != nil && p.worker != r && p.worker.free() && !now.Before(p.worker.shunned)
+	}) {
+		w.remind(now.Add(takeBack))
+		return
+	}
+	w.back = append(w.back, w.rescue(r)...)
+	r.slow = min(max(2*r.slow, takeBack), 30*time.Second)
+	slow := r.slow
+	w.settle(r)
+	r.slow, r.shunned = slow, now.Add(slow)
+	w.remind(r.shunned)
+}
