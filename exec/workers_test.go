@@ -388,26 +388,29 @@ func TestKeys(t *testing.T) {
 	w.finish(t)
 }
 
+// TestHash: one client, or one key, has always the same worker.
 func TestHash(t *testing.T) {
-	w := runWorkers(t, 4, func(w *exec.Workers) { w.Balance = exec.HashSource })
-	by := map[string]int{}
-	for i := range 64 {
-		ip := fmt.Sprintf("TCPREMOTEIP=192.0.2.%d", i%16)
-		pid, _ := answer(t, w.give(t, ip))
-		if before := by[ip]; before != 0 && before != pid {
-			t.Errorf("%s is answered by %d and %d", ip, before, pid)
+	for variable, rule := range map[string]exec.Balance{"TCPREMOTEIP=192.0.2.": exec.HashSource, "FDKIT_KEY=job ": exec.HashKey} {
+		w := runWorkers(t, 4, func(w *exec.Workers) { w.Balance = rule })
+		by := map[string]int{}
+		for i := range 64 {
+			from := variable + strconv.Itoa(i%16)
+			pid, _ := answer(t, w.give(t, from))
+			if before := by[from]; before != 0 && before != pid {
+				t.Errorf("%s is answered by %d and %d", from, before, pid)
+			}
+			by[from] = pid
 		}
-		by[ip] = pid
+		different := map[int]bool{}
+		for _, pid := range by {
+			different[pid] = true
+		}
+		if len(different) < 2 {
+			t.Errorf("one worker has all of 16 values of %s", variable)
+		}
+		w.finish(t)
+		w.wantTroubles(t)
 	}
-	different := map[int]bool{}
-	for _, pid := range by {
-		different[pid] = true
-	}
-	if len(different) < 2 {
-		t.Errorf("one worker has all of 16 clients")
-	}
-	w.finish(t)
-	w.wantTroubles(t)
 }
 
 // TestFailingWorker: a worker that fails at once is started less and less often, and its
