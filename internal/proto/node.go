@@ -38,6 +38,10 @@ var node = &Dialect{
 			if message.Text, err = nodeText(p.Payload); err != nil {
 				return err
 			}
+			// Node 18 does not do that itself, and its event loop would hang in accept(2).
+			if err := unix.SetNonblock(p.FDs[0], true); err != nil {
+				return os.NewSyscallError("fcntl", err)
+			}
 			if err := c.sendNode(message, p.FDs...); err != nil {
 				return err
 			}
