@@ -194,13 +194,7 @@ func (g *merging) listen(q *fdrecv.Queue) error {
 	m.Queue = q.FD()
 	m.Receive = func(message *scm.Message) (bool, error) { return receiver.ReceiveNow((*fdrecv.Message)(message)) }
 	m.Came = func(fd int, payload []byte) string {
-		client := g.log.origin(environ.For(fd, payload), time.Time{})[0]
-		name := client.Value.String()
-		if name == "unknown" { // a file or a pipe
-			if path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); err == nil && !g.log.anonymize {
-				name = path
-			}
-		}
+		name := g.name(environ, fd, payload)
 		g.log.event(isInfo, "joined", "joined {client}", slog.String("client", name))
 		return name
 	}
@@ -210,10 +204,25 @@ func (g *merging) listen(q *fdrecv.Queue) error {
 	}
 	m.Lost = g.lost
 	m.Full = func(clients int) {
-		g.log.error(hint.Wrap(fmt.Errorf("there are %d clients, and no descriptor for a further one: others wait until one leaves", clients),
+		g.log.error(hint.Wrap(fmt.Errorf("there are %d clients, as many as the limit of open files allows: others wait until one leaves", clients),
 			"ulimit -n shows and raises the limit (RLIMIT_NOFILE)"))
 	}
 	return nil
+}
+
+// name returns who a client is: by its message, else by its socket, else by what the
+// kernel calls the file.
+func (g *merging) name(environ *exec.Environ, fd int, payload []byte) string {
+	const unknown = "unknown" // origin's word
+	for _, payload := range [][]byte{payload, nil} {
+		if name := g.log.origin(environ.For(fd, payload), time.Time{})[0].Value.String(); name != unknown {
+			return name
+		}
+	}
+	if path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); err == nil && !g.log.anonymize {
+		return path
+	}
+	return unknown
 }
 
 // lost says that something is lost.

@@ -58,8 +58,11 @@ func (m *Merger) admit(message *scm.Message) {
 		m.clients = append(m.clients, nil)
 	}
 	m.clients[c.fd] = c
-	m.n++
 	m.Total.Clients++
+	if m.n++; m.n == m.limit && !m.full {
+		m.full = true
+		m.Full(m.n)
+	}
 	if c.always {
 		m.enqueue(c)
 	}

@@ -17,11 +17,11 @@ type crowd struct {
 	deadline time.Time // for it
 }
 
-const (
-	aLittle = 4 << 10 // bytes
-	// grace is how long the client with the most may keep others waiting.
-	grace = 5 * time.Second
-)
+const aLittle = 4 << 10 // bytes
+
+// grace is how long the client with the most may keep others waiting; not a constant for
+// tests.
+var grace = 5 * time.Second
 
 // room returns how much a client may send in its turn. If that is nothing, the client
 // has its next turn when there is room.

@@ -38,13 +38,12 @@ type Merger struct {
 	Queue   int
 
 	// Came returns the name of a client, whose descriptor is fd. Left is told of each
-	// client at its end, Lost of all that is lost, and Full once, when no client is
-	// received any more as there are as many open files as there may be. Run's goroutine
-	// calls them.
+	// client at its end, Lost of all that is lost, and Full once, when there are as many
+	// clients as there may be open files: others wait. Run's goroutine calls them.
 	Came func(fd int, payload []byte) (name string)
 	Left func(*Client)
 	Lost func(Loss)
-	Full func(limit int)
+	Full func(clients int)
 
 	Total Total // what has been done; for reading after Run
 
@@ -194,7 +193,7 @@ func (m *Merger) dispose() {
 func (m *Merger) receive() error {
 	var message scm.Message
 	for range atOnce {
-		if !m.waiting || m.ended || m.atLimit() {
+		if !m.waiting || m.ended || m.n >= m.limit {
 			return nil
 		}
 		came, err := m.Receive(&message)
@@ -213,17 +212,6 @@ func (m *Merger) receive() error {
 		}
 	}
 	return nil
-}
-
-func (m *Merger) atLimit() bool {
-	if m.n < m.limit {
-		return false
-	}
-	if !m.full {
-		m.full = true
-		m.Full(m.limit)
-	}
-	return true
 }
 
 // pass gives each client that may have something its turn.
