@@ -278,7 +278,9 @@ func TestFair(t *testing.T) {
 	fdtest.NoLeaks(t)
 	r := start(t, nil)
 	fast, slow := r.connect("fast"), r.connect("slow")
+	writing := make(chan struct{})
 	go func() {
+		defer close(writing)
 		line := bytes.Repeat([]byte("fast\n"), 10000)
 		for {
 			if _, err := unix.SendmsgN(fast.FD, line, nil, nil, unix.MSG_NOSIGNAL); err != nil {
@@ -311,6 +313,7 @@ func TestFair(t *testing.T) {
 	if err := r.end(); err != interrupt.ErrStopped {
 		t.Errorf("Run() = %v; want stopped", err)
 	}
+	<-writing // it is closed, and not another one by that number
 }
 
 // Nothing is read while nobody reads what is written, and clients' flags stay as they are.
@@ -338,7 +341,7 @@ func TestBackpressure(t *testing.T) {
 		t.Errorf("the client's flags are %#x, %v; want no O_NONBLOCK", flags, err)
 	}
 	r.Stop() // does not end it, as all is to be written
-	go io.CopyN(io.Discard, r.out, int64(sent))
+	go io.Copy(io.Discard, r.out)
 	if err := r.end(); err != nil || r.Total.Bytes != int64(sent) {
 		t.Errorf("Run() = %v, %d bytes written; want nil, %d", err, r.Total.Bytes, sent)
 	}
@@ -566,6 +569,8 @@ func TestLimit(t *testing.T) {
 		m.Full = func(n int) { full <- n }
 		fdtest.FewFiles(t, 3+spareFDs+3)
 	})
+	// It has counted what is open.
+	fdtest.Eventually(t, "it waits", func() bool { return fdtest.Inside("merge.(*Merger).wait") })
 	for i := range ours {
 		r.give(fmt.Sprint(i), theirs[i])
 	}
