@@ -59,21 +59,21 @@ func sizeFlag(name, usage string, low, high, otherwise int) cli.Flag {
 func (s *size) Set(text string) error {
 	value, err := parseLimit(text)
 	if err != nil || value < uint64(s.min) || value > uint64(s.max) {
-		return fmt.Errorf("%q is no size from %d to %d bytes, such as 65536, 64K or 1M", text, s.min, s.max)
+		return fmt.Errorf("%q is no size from %s to %s bytes, such as 65536, 64K or 1M", text, sizeText(s.min), sizeText(s.max))
 	}
 	s.value = int(value)
 	return nil
 }
 
-func (s *size) String() string {
-	text, units := strconv.Itoa(s.value), []string{"", "K", "M", "G"}
-	for i, n := 0, s.value; n > 0 && i < len(units); i, n = i+1, n/1024 {
-		text = strconv.Itoa(n) + units[i]
-		if n%1024 != 0 {
-			break
+func (s *size) String() string { return sizeText(s.value) }
+
+func sizeText(n int) string {
+	for i, unit := range []string{"G", "M", "K"} {
+		if shift := 10 * (3 - i); n > 0 && n%(1<<shift) == 0 {
+			return strconv.Itoa(n>>shift) + unit
 		}
 	}
-	return text
+	return strconv.Itoa(n)
 }
 
 func sizeOf(c *cli.Context, name string) int { return c.Generic(name).(*size).value }
