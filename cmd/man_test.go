@@ -701,11 +701,10 @@ run 1; ask 127.0.0.1:80`,
 	},
 	{
 		page: "fdkit-merge.1", files: map[string]string{"job": "#!/bin/sh"},
-		blocks: []string{"fdkit pool --from /run/jobs.q --key FDKIT_KEY --idle 2s --resident -- \\", "fdkit listen :7000 | fdkit pool -n 100 --first-byte-timeout 10s ./job"},
-		script: `run 1; await 'test -S /run/jobs.q'; run 2; await 'dial 127.0.0.1:7000 </dev/null >/dev/null'
-for i in 1 2 3 4; do for job in red blue; do printf '%s\nline of %s\n%s\n' $job $job $i | dial 127.0.0.1:7000 & done; done
-echo ../passwd | dial 127.0.0.1:7000
-await 'test -s red.out && test -s blue.out'
+		blocks: []string{"fdkit pool --from /run/jobs.q --key FDKIT_KEY --idle 1m --resident -- \\", "fdkit listen :7000 | fdkit pool -n 100 --first-byte-timeout 10s ./job"},
+		script: `sed -i 's/^fdkit pool/exec &/' 1; run 1; pool=$!; await 'test -S /run/jobs.q'; run 2; await 'dial 127.0.0.1:7000 </dev/null'
+clients=; for i in 1 2 3 4; do for job in red blue; do printf '%s\nline of %s\n%s\n' $job $job $i | dial 127.0.0.1:7000 & clients="$clients $!"; done; done
+echo ../passwd | dial 127.0.0.1:7000; wait $clients; kill $pool; wait $pool
 grep -h line red.out blue.out | sed 's/^ *//'; cat red.out | wc -l`,
 		want: "there is no such job\n4 line of red\n4 line of blue\n5\n",
 	},

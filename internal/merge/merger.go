@@ -61,6 +61,7 @@ type Merger struct {
 	waiting bool      // Queue has something
 	ended   bool      // Queue has ended
 	alone   time.Time // when the last client left
+	quiet   bool      // the time of Idle is over since then, and nobody waits
 	limit   int       // clients, by RLIMIT_NOFILE
 	full    bool      // Full was told
 	polled  [4]unix.PollFd
@@ -125,7 +126,7 @@ func (m *Merger) Run() (failure error) {
 
 // over tells whether nobody is there, and nobody will come.
 func (m *Merger) over() bool {
-	return m.n == 0 && (m.ended || m.Idle > 0 && !m.waiting && time.Since(m.alone) >= m.Idle)
+	return m.n == 0 && (m.ended || m.quiet)
 }
 
 // Stop makes Run receive no more clients, write what has come whole and return. It may be
@@ -271,8 +272,10 @@ func cannotWrite(err error) error {
 // wait sleeps until there is something to do, and sees what.
 func (m *Merger) wait() error {
 	m.polled = [...]unix.PollFd{
-		{Fd: int32(m.epoll), Events: unix.POLLIN}, {Fd: int32(m.wake), Events: unix.POLLIN},
-		{Fd: int32(m.Out)}, {Fd: int32(m.Queue), Events: unix.POLLIN},
+		{Fd: int32(m.epoll), Events: unix.POLLIN},
+		{Fd: int32(m.wake), Events: unix.POLLIN},
+		{Fd: int32(m.Out)},
+		{Fd: int32(m.Queue), Events: unix.POLLIN},
 	}
 	fds := m.polled[:]
 	if m.ended || m.n >= m.limit {
@@ -287,7 +290,7 @@ func (m *Merger) wait() error {
 	case len(m.ready) > 0:
 		timeout = 0
 	case limit >= 0:
-		timeout = int(min(limit.Milliseconds()+1, 1<<30))
+		timeout = int(min(limit.Milliseconds()+1, 1<<30)) // poll(2) has milliseconds, rounded up here
 	}
 	switch _, err := unix.Poll(fds, timeout); {
 	case m.calls.Stopped():
@@ -300,6 +303,7 @@ func (m *Merger) wait() error {
 		return cannotWrite(unix.EPIPE)
 	}
 	m.waiting = len(fds) > 3 && fds[3].Revents != 0
+	m.quiet = m.n == 0 && !m.waiting && m.Idle > 0 && time.Since(m.alone) >= m.Idle
 	m.relieve()
 	if fds[0].Revents == 0 {
 		return nil

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,12 @@ type running struct {
 
 // start runs a Merger until the test's end.
 func start(t *testing.T, change func(*Merger)) *running {
+	t.Helper()
+	return startWith(t, change, func(*running) {})
+}
+
+// startWith does before what is to be done before it runs.
+func startWith(t *testing.T, change func(*Merger), before func(*running)) *running {
 	t.Helper()
 	queue, in := fdtest.Pair(t, unix.SOCK_SEQPACKET)
 	read, write := fdtest.Pipe(t)
@@ -67,6 +74,7 @@ func start(t *testing.T, change func(*Merger)) *running {
 	if change != nil {
 		change(r.Merger)
 	}
+	before(r)
 	go func() {
 		err := r.Run()
 		write.Close()
@@ -541,14 +549,14 @@ func TestStop(t *testing.T) {
 // Without clients it ends after the time of Idle; with one it does not.
 func TestIdle(t *testing.T) {
 	fdtest.NoLeaks(t)
-	r := start(t, func(m *Merger) { m.Idle = 50e6 })
-	client := r.connect("c")
+	var client *fdtest.End
+	r := startWith(t, func(m *Merger) { m.Idle = 50e6 }, func(r *running) { client = r.connect("c") })
+	put(t, client, "there\n")
+	r.wantOut("there\n")
+	time.Sleep(100 * time.Millisecond) // nothing ends it meanwhile
+	put(t, client, "still\n")
+	r.wantOut("still\n")
 	put(t, client, "x")
-	fdtest.Eventually(t, "the client is there", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.came == 1
-	})
 	client.Close()
 	r.wantOut("x\n")
 	if err := r.end(); err != nil {
