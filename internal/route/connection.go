@@ -4,11 +4,14 @@ package route
 
 import (
 	"container/list"
+	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"fdkit/internal/fdinfo"
 	"fdkit/internal/scm"
 )
 
@@ -38,7 +41,7 @@ func (r *Router) admit(m *scm.Message) {
 	c := &Connection{FDs: slices.Clone(m.FDs), Payload: slices.Clone(m.Payload)}
 	switch {
 	case r.By.Address:
-		c.Key, c.Known = r.By.address(c)
+		c.Key, c.Known = r.By.OfAddress(c.ends())
 		r.route(c, 0)
 		return
 	case !isStream(c.FDs[0]):
@@ -134,13 +137,13 @@ func (r *Router) look(c *Connection, ended bool) (settled bool) {
 	key, used, verdict := r.By.Find(data, ended)
 	if ended && verdict == None {
 		// Is it because no more will come?
-		if _, _, before := r.By.Find(data, false); before == More && n < len(r.buffer) {
+		if _, _, before := r.By.Find(data, false); before == More {
 			r.forget(c)
 			r.refuse(c, RefusedGone)
 			return true
 		}
 	}
-	if verdict == More && n < len(r.buffer) {
+	if verdict == More {
 		r.wants(c, used)
 		return false
 	}
@@ -155,9 +158,10 @@ func (r *Router) look(c *Connection, ended bool) (settled bool) {
 }
 
 // wants lets epoll tell of a client only when it has sent so many bytes, where that is
-// known. Only TCP heeds it, tcp_stream_is_readable() in net/ipv4/tcp.c.
+// known. TCP heeds it, tcp_stream_is_readable() in net/ipv4/tcp.c, and a Unix socket
+// does not.
 func (r *Router) wants(c *Connection, bytes int) {
-	if bytes = min(bytes, len(r.buffer)); bytes <= c.seen+1 && c.lowat == 0 {
+	if bytes <= c.seen+1 && c.lowat == 0 {
 		return
 	}
 	fd := c.FDs[0]
@@ -168,7 +172,7 @@ func (r *Router) wants(c *Connection, bytes int) {
 		}
 		c.lowat = max(before, 1)
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, max(bytes, 1))
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes)
 }
 
 // receive is recv(2) that does not wait.
@@ -238,6 +242,30 @@ func (r *Router) route(c *Connection, used int) {
 		return
 	}
 	r.deliver(c, queue)
+}
+
+// ends returns the addresses of the connection: those in the message, which a PROXY
+// header may have told, else the socket's own.
+func (c *Connection) ends() (remote, local netip.AddrPort) {
+	remote = c.address("TCPREMOTE")
+	local = c.address("TCPLOCAL")
+	if conn, ok := fdinfo.Connection(c.FDs[0]); ok {
+		if !remote.IsValid() {
+			remote = conn.Remote.IP
+		}
+		if !local.IsValid() {
+			local = conn.Local.IP
+		}
+	}
+	return remote, local
+}
+
+func (c *Connection) address(prefix string) netip.AddrPort {
+	text, _ := scm.Var(c.Payload, prefix+"IP")
+	number, _ := scm.Var(c.Payload, prefix+"PORT")
+	ip, _ := netip.ParseAddr(text)
+	port, _ := strconv.ParseUint(number, 10, 16)
+	return netip.AddrPortFrom(ip, uint16(port))
 }
 
 // consume takes bytes from a stream that are there.

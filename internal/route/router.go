@@ -26,7 +26,6 @@ type Router struct {
 	Consume bool // take the key from the stream
 	// MaxWaiting is how many descriptors wait at once, for their key or for a queue.
 	MaxWaiting int
-	MaxBytes   int           // how many bytes of a connection are looked at
 	Timeout    time.Duration // how long a client has for its key
 	// Silent is the queue for clients who have sent nothing when their time is up; "":
 	// they are closed.
@@ -40,10 +39,10 @@ type Router struct {
 	// waits until stop is closed. It wraps scm.ErrGone if nobody ever will be.
 	Open func(name string, wait bool, stop <-chan struct{}) (Queue, error)
 
-	// Routed is told of each connection that is sent or waits for its queue, Refused of
-	// each that is closed, and Trouble of all else that goes wrong. Run's goroutine
-	// calls them; they must not keep the Connection.
-	Routed  func(c *Connection, queue string)
+	// Sent is told of each connection that is in its queue, Refused of each that is
+	// closed, and Trouble of all else that goes wrong. Run's goroutine calls them; they
+	// must not keep the Connection.
+	Sent    func(c *Connection, queue string)
 	Refused func(c *Connection, reason string)
 	Trouble func(error)
 
@@ -55,14 +54,16 @@ type Router struct {
 
 	table     *Table
 	targets   map[string]*target
+	polled    map[int32]*target    // those that epoll tells of, by descriptor
+	pausing   map[*target]struct{} // those that are to be tried again at a time
 	epoll     int
-	listening bool               // epoll tells of Input
+	listening bool                  // epoll tells of Input
 	clients   map[int32]*Connection // that wait for their key, by descriptor
-	arrivals  list.List          // the same, the one that has waited longest first
-	serial    int32              // of the last client
-	held      int                // descriptors that wait
-	keyless   int                // of them, those of clients
-	buffer    []byte             // what clients have sent is looked at here
+	arrivals  list.List             // the same, the one that has waited longest first
+	serial    int32                 // of the last client
+	held      int                   // descriptors that wait
+	keyless   int                   // of them, those of clients
+	buffer    []byte                // what clients have sent is looked at here
 	message   scm.Message
 	told      map[string]time.Time // when something was said last that may come often
 	ended     bool                 // nothing more will come
@@ -143,9 +144,8 @@ func (r *Router) prepare() (err error) {
 		_ = unix.Close(wake) // or -1
 		return os.NewSyscallError("eventfd", err)
 	}
-	r.clients = map[int32]*Connection{}
-	r.told = map[string]time.Time{}
-	r.buffer = make([]byte, r.MaxBytes)
+	r.clients, r.told = map[int32]*Connection{}, map[string]time.Time{}
+	r.buffer = make([]byte, r.By.Limit)
 	r.mu.Lock()
 	r.wake = wake
 	r.mu.Unlock()
@@ -261,7 +261,9 @@ func (r *Router) wait() error {
 		case e.Fd == inputID:
 			input = true
 		case e.Fd != wakeID:
-			r.writable(e.Fd)
+			if t := r.polled[e.Fd]; t != nil {
+				r.flush(t)
+			}
 		}
 	}
 	if input {
@@ -346,10 +348,8 @@ func (r *Router) due() (at time.Time) {
 	if c := r.oldest(); c != nil {
 		sooner(r.deadline(c))
 	}
-	for _, t := range r.targets {
-		if len(t.waiting) > 0 {
-			sooner(t.again)
-		}
+	for t := range r.pausing {
+		sooner(t.again)
 	}
 	return at
 }

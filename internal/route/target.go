@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,12 +22,12 @@ type target struct {
 	queue   Queue         // nil: nobody is there
 	closed  chan struct{} // with the queue
 	waiting []*Connection // for room, or for somebody to be there
-	polled  bool          // epoll tells when there is room
 	again   time.Time     // when to try again, if poll would not tell; zero: poll does
-	pause   time.Duration
+	pause   time.Duration // before that
+	absence time.Duration // the pause before it is opened again
 	sent    int
-	dead    bool // nobody will ever be there
-	dropped bool // the table does not name it any more
+	dead    bool          // nobody will ever be there
+	dropped bool          // the table does not name it any more
 	over    chan struct{} // closed when it is given up
 }
 
@@ -42,52 +44,62 @@ type retirement struct {
 // the error, and the table stays as it was. Programs who are yet to come are waited for
 // afterwards. It ends when stop is closed. One goroutine at a time may call it.
 func (r *Router) SetTable(table *Table, stop <-chan struct{}) error {
-	opened := map[string]*target{}
 	names := table.Queues()
 	if r.Silent != "" {
 		names = append(names, r.Silent)
 	}
-	for _, name := range names {
-		if r.has(name) || opened[name] != nil {
-			continue
-		}
-		t := &target{name: name, over: make(chan struct{})}
-		queue, err := r.Open(name, false, stop)
-		if err != nil && !errors.Is(err, ErrAbsent) {
-			for _, t := range opened {
-				if t.queue != nil {
-					_, _ = t.queue.Close()
-				}
-			}
-			return err
-		}
-		if t.queue = queue; err != nil {
-			t.queue = nil
-		}
-		opened[name] = t
-	}
-	if r.targets == nil { // before Run
-		r.retired.ctx, r.retired.end = context.WithCancel(context.Background())
-		r.targets = map[string]*target{}
-		r.install(table, opened)
-		return nil
-	}
-	if !r.ask(func() { r.install(table, opened) }) {
+	opened := map[string]*target{}
+	giveUp := func() {
 		for _, t := range opened {
 			if t.queue != nil {
 				_, _ = t.queue.Close()
 			}
 		}
 	}
-	return nil
+	do := r.ask
+	if r.targets == nil { // before Run
+		r.targets, r.polled, r.pausing = map[string]*target{}, map[int32]*target{}, map[*target]struct{}{}
+		r.retired.ctx, r.retired.end = context.WithCancel(context.Background())
+		do = func(f func()) bool {
+			f()
+			return true
+		}
+	}
+	for {
+		var missing []string
+		running := do(func() {
+			for _, name := range names {
+				if r.targets[name] == nil && opened[name] == nil && !slices.Contains(missing, name) {
+					missing = append(missing, name)
+				}
+			}
+			if missing == nil {
+				r.install(table, opened)
+			}
+		})
+		if !running {
+			giveUp()
+		}
+		if !running || missing == nil {
+			return nil
+		}
+		for _, name := range missing {
+			queue, err := r.Open(name, false, stop)
+			switch {
+			case err == nil:
+				opened[name] = newTarget(name, queue)
+			case errors.Is(err, ErrAbsent):
+				opened[name] = newTarget(name, nil)
+			default:
+				giveUp()
+				return err
+			}
+		}
+	}
 }
 
-// has tells whether the queue is one of those that are open.
-func (r *Router) has(name string) (has bool) {
-	if r.targets != nil {
-		r.ask(func() { has = r.targets[name] != nil })
-	}
-	return has
+func newTarget(name string, queue Queue) *target {
+	return &target{name: name, queue: queue, over: make(chan struct{})}
 }
 
 // install goes by another table, whose further queues were opened.
@@ -113,7 +125,7 @@ func (r *Router) install(table *Table, opened map[string]*target) {
 
 // attach makes queue that of the target.
 func (r *Router) attach(t *target, queue Queue) {
-	t.queue, t.closed, t.pause = queue, make(chan struct{}), 0
+	t.queue, t.closed = queue, make(chan struct{})
 	if gone := queue.Gone(); gone != nil {
 		closed := t.closed
 		go func() {
@@ -144,9 +156,6 @@ func (r *Router) deliver(c *Connection, name string) {
 		r.refuse(c, RefusedNoQueue)
 		return
 	}
-	if r.Routed != nil {
-		r.Routed(c, name)
-	}
 	if len(c.Payload) == 0 {
 		c.Payload = []byte{0} // a foreign sender may leave it out
 	}
@@ -165,8 +174,12 @@ func (r *Router) flush(t *target) {
 		switch {
 		case err == nil:
 			t.sent++
-			t.pause = 0
-			r.next(t).close()
+			t.pause, t.absence = 0, 0
+			r.next(t)
+			if r.Sent != nil {
+				r.Sent(c, t.name)
+			}
+			c.close()
 		case errors.Is(err, scm.ErrGone):
 			r.forsake(t)
 			return
@@ -177,7 +190,7 @@ func (r *Router) flush(t *target) {
 			// POLLOUT stays true, so only time can be waited for.
 			r.poll(t, false)
 			t.pause = min(max(2*t.pause, time.Millisecond), 50*time.Millisecond)
-			t.again = time.Now().Add(t.pause)
+			r.rest(t)
 			return
 		default:
 			r.fail(r.next(t), RefusedSending, "cannot send a connection to queue "+t.name, err)
@@ -208,64 +221,74 @@ func (r *Router) fail(c *Connection, reason, what string, err error) {
 
 // poll makes epoll tell when the queue has room, or not.
 func (r *Router) poll(t *target, on bool) {
-	if t.polled == on {
+	if t.queue == nil || on == (r.polled[int32(t.queue.FD())] == t) {
 		return
 	}
-	t.polled = on
+	fd := int32(t.queue.FD())
 	if !on {
-		_ = unix.EpollCtl(r.epoll, unix.EPOLL_CTL_DEL, t.queue.FD(), nil)
+		delete(r.polled, fd)
+		_ = unix.EpollCtl(r.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
 		return
 	}
-	err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, t.queue.FD(), &unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(t.queue.FD())})
-	if err != nil { // no memory
-		t.polled = false
-		t.again = time.Now().Add(50 * time.Millisecond)
+	if unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLOUT, Fd: fd}) != nil {
+		t.pause = 50 * time.Millisecond // no memory
+		r.rest(t)
+		return
 	}
+	r.polled[fd] = t
 }
 
-// writable sends what waits for the queue with that descriptor.
-func (r *Router) writable(fd int32) {
-	for _, t := range r.targets {
-		if t.polled && t.queue.FD() == int(fd) {
-			r.flush(t)
-			return
-		}
-	}
+// rest lets a queue be tried again after its pause.
+func (r *Router) rest(t *target) {
+	t.again = time.Now().Add(t.pause)
+	r.pausing[t] = struct{}{}
 }
 
 // resume tries queues again whose pause is over.
 func (r *Router) resume(now time.Time) {
-	for _, t := range r.targets {
-		if !t.again.IsZero() && !now.Before(t.again) {
-			t.again = time.Time{}
+	for t := range r.pausing {
+		if !now.Before(t.again) {
+			r.rested(t)
 			r.flush(t)
 		}
 	}
+}
+
+func (r *Router) rested(t *target) {
+	t.again = time.Time{}
+	delete(r.pausing, t)
 }
 
 // forsake gives up a queue that has no receiver any more, and waits for the next one.
 func (r *Router) forsake(t *target) {
 	r.poll(t, false)
+	r.rested(t)
 	close(t.closed)
 	lost, _ := t.queue.Close()
-	t.queue, t.again = nil, time.Time{}
+	t.queue = nil
 	if lost > 0 {
 		r.trouble(fmt.Errorf("queue %s has no receiver any more: closed %d messages in it", t.name, lost))
-	}
-	if t.dropped && len(t.waiting) == 0 {
-		r.retire(t)
-		return
+	} else {
+		r.often("gone "+t.name, func() error { return fmt.Errorf("queue %s has no receiver any more", t.name) })
 	}
 	r.reopen(t)
+	r.retire(t)
 }
 
 // reopen waits in the background for somebody to be at a queue.
 func (r *Router) reopen(t *target) {
+	pause := t.absence
+	t.absence = min(max(2*t.absence, 10*time.Millisecond), time.Second)
 	go func() {
+		select {
+		case <-time.After(pause):
+		case <-t.over:
+		}
 		queue, err := r.await(t)
 		installed := r.ask(func() {
 			switch {
-			case err == nil && r.targets[t.name] == t:
+			case r.targets[t.name] != t: // it was retired meanwhile
+			case err == nil:
 				r.attach(t, queue)
 				queue = nil
 			case errors.Is(err, scm.ErrGone):
@@ -323,7 +346,7 @@ func (r *Router) deserted() bool {
 // retire gives up a queue that no route has, and that nothing waits for. It is closed when
 // what was sent to it is received.
 func (r *Router) retire(t *target) {
-	if !t.dropped || len(t.waiting) > 0 {
+	if !t.dropped || len(t.waiting) > 0 || r.targets[t.name] != t {
 		return
 	}
 	delete(r.targets, t.name)
@@ -394,7 +417,7 @@ type QueueStatus struct {
 	Absent  bool
 }
 
-// Status returns what the Router does, in the order of the queues' names, while it runs.
+// Status returns what the Router does, while it runs.
 func (r *Router) Status() (s Status) {
 	r.ask(func() {
 		s.Keyless = r.arrivals.Len()
@@ -402,5 +425,6 @@ func (r *Router) Status() (s Status) {
 			s.Queues = append(s.Queues, QueueStatus{t.name, t.sent, len(t.waiting), t.queue == nil})
 		}
 	})
+	slices.SortFunc(s.Queues, func(a, b QueueStatus) int { return strings.Compare(a.Name, b.Name) })
 	return s
 }
