@@ -110,8 +110,9 @@ func (t *names) queue(key string) (string, bool) {
 // networks are patterns of addresses: a network in CIDR notation or an address and, of
 // local addresses, ADDRESS:PORT or :PORT.
 type networks struct {
-	queues map[network]string
-	local  bool
+	queues  map[network]string
+	lengths [128 + 1]bool // of prefixes that are there
+	local   bool
 }
 
 // network is a part of the addresses, all of which fit if the port is 0.
@@ -131,6 +132,7 @@ func (t *networks) add(pattern, queue string) (string, error) {
 		if err != nil || ap.Port() == 0 {
 			return "", fmt.Errorf("%q is no port", pattern)
 		}
+		t.lengths[0] = true
 		v4 := network{netip.PrefixFrom(netip.IPv4Unspecified(), 0), ap.Port()}
 		v6 := network{netip.PrefixFrom(netip.IPv6Unspecified(), 0), ap.Port()}
 		if earlier := keep(t.queues, v4, queue); earlier != "" {
@@ -142,6 +144,7 @@ func (t *networks) add(pattern, queue string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	t.lengths[n.Bits()] = true
 	return keep(t.queues, n, queue), nil
 }
 
@@ -191,6 +194,9 @@ func (t *networks) queue(key string) (string, bool) {
 	}
 	ip = plain(ip)
 	for bits := ip.BitLen(); bits >= 0; bits-- {
+		if !t.lengths[bits] {
+			continue
+		}
 		prefix, _ := ip.Prefix(bits)
 		if queue, ok := t.queues[network{prefix, port}]; ok {
 			return queue, true

@@ -1,15 +1,13 @@
 package route
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// What is decided stays so, whatever follows. And what is not decided is not for nothing:
-// something may follow that changes it, or an assertion looks at what follows.
+// What is decided stays so, whatever follows.
 func TestDecided(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func(parts ...string) string { return parts[random.IntN(len(parts))] }
@@ -39,7 +37,7 @@ func TestDecided(t *testing.T) {
 		}
 		level = next
 	}
-	decided, undecided, vain := 0, 0, 0
+	decided, open := 0, 0
 	for range 3000 {
 		text := pick("", "^") + some(4)
 		e, err := parseExpression(text)
@@ -62,14 +60,11 @@ func TestDecided(t *testing.T) {
 		case isDecided:
 			decided++
 		case changes:
-			undecided++
-		default:
-			vain++
+			open++
 		}
 	}
-	t.Log(fmt.Sprint("decided ", decided, ", open ", undecided, ", open though nothing was found that changes it ", vain))
-	if decided < 300 || undecided < 300 || vain > undecided/2 {
-		t.Errorf("decided %d, open %d, and open in vain %d", decided, undecided, vain)
+	if decided < 300 || open < 300 {
+		t.Errorf("%d were decided, and %d open; want many of both", decided, open)
 	}
 }
 
