@@ -528,6 +528,7 @@ func TestEnd(t *testing.T) {
 	late, silent := g.client(""), g.client("")
 	g.settled(2)
 	g.Stop(200 * time.Millisecond)
+	g.settled(2) // and it has stopped
 	g.client("not received any more\n")
 	write(t, late, "late\n")
 	g.want("D", "late")
