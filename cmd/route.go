@@ -125,7 +125,7 @@ func routingOf(c *cli.Context) (*routing, error) {
 	r.Router = &route.Router{
 		By: r.by, Consume: c.Bool("consume"), Silent: onceOf(c, "silent"),
 		Timeout: durationOf(c, "timeout"), MaxWaiting: numberOf(c, "max-waiting"),
-		Open: r.open, Sent: r.sent, Refused: r.refused, Trouble: func(err error) { r.log.error(explainSend(err)) },
+		Open: r.open, Sent: r.sent, Refused: r.refused, Trouble: r.trouble,
 	}
 	return r, nil
 }

@@ -54,7 +54,7 @@ func (r *routing) end(sig os.Signal, signals <-chan os.Signal, ended <-chan erro
 	r.log.toldToEnd(sig)
 	r.notify.stopping()
 	r.Stop(lastKeys)
-	ctx, cancel := untilSecond(r.log, signals, nil, "waiting for receivers to take what was received")
+	ctx, cancel := untilSecond(r.log, signals, nil, "waiting for keys, and for receivers to take what was received")
 	defer cancel()
 	select {
 	case err := <-ended:
@@ -132,15 +132,23 @@ func (r *routing) reload(signals <-chan os.Signal) os.Signal {
 // tell says what waits, and what each queue has got.
 func (r *routing) tell() {
 	s := r.Status()
-	r.log.event(isNotice, "waiting", "{clients} wait for their key", slog.String("clients", count(s.Keyless, "client", "clients")))
+	r.log.event(isNotice, "status", "waiting for their key: {clients}", slog.Int("clients", s.Keyless))
 	for _, q := range s.Queues {
-		state := ""
+		template := "queue {queue}: sent {sent}, waiting {waiting}"
 		if q.Absent {
-			state = ", has no receiver"
+			template += ", has no receiver"
 		}
-		r.log.event(isNotice, "queue", "queue {queue}: sent {sent}, waiting {waiting}{state}",
-			slog.String("queue", q.Name), slog.Int("sent", q.Sent), slog.Int("waiting", q.Waiting), slog.String("state", state))
+		r.log.event(isNotice, "queue", template,
+			slog.String("queue", q.Name), slog.Int("sent", q.Sent), slog.Int("waiting", q.Waiting))
 	}
+}
+
+// trouble says what has gone wrong.
+func (r *routing) trouble(err error) {
+	if r.metrics != nil && isLost(err) {
+		r.metrics.lost.Add(1)
+	}
+	r.log.error(explainSend(err))
 }
 
 // sent says where a connection goes.
