@@ -37,8 +37,6 @@ const (
 	None                 // there is none, and more bytes do not change that
 )
 
-func (v Verdict) String() string { return [...]string{"more", "found", "none"}[v] }
-
 const byForms = "it is source, local-address, line, bytes=N, regex=RE, sni, http-host or length-prefix[=N]"
 
 // ParseBy parses the value of --by: source, local-address, line, bytes=N, regex=RE, sni,

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -20,6 +21,16 @@ type answer struct {
 	key string
 	n   int
 	v   Verdict
+}
+
+func (a answer) String() string {
+	switch a.v {
+	case Found:
+		return fmt.Sprintf("the key %.80q in %d bytes", a.key, a.n)
+	case None:
+		return "no key"
+	}
+	return fmt.Sprintf("more, %d bytes in all", a.n)
 }
 
 func find(b *By, data string, ended bool) answer {
