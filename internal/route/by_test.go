@@ -50,6 +50,9 @@ func sameForEverySplit(t testing.TB, b *By, data string) (want answer, took int)
 	wanted := 0
 	took = -1
 	for n := range len(data) + 1 {
+		if n > 600 && n < min(len(data), b.Limit)-64 && n%97 != 0 {
+			continue // of a long stream some lengths will do
+		}
 		got := find(b, data[:n], false)
 		switch {
 		case got.v != More && got != want:
