@@ -1,5 +1,5 @@
 // Package route tells where a connection goes: by an address, or by a key that its first
-// bytes hold, and a table of patterns. It does no input or output.
+// bytes hold, and a table of patterns.
 package route
 
 import (
