@@ -16,7 +16,7 @@ import (
 type By struct {
 	Name    string // as --by has it, without its argument: source, line, ...
 	Address bool   // the key is an address, OfAddress, and nothing is looked at
-	// Limit is how many of the first bytes are looked at. It may be set to fewer.
+	// Limit is how many of the first bytes are looked at, at most. It may be changed.
 	Limit int
 
 	bytes      int // of bytes=N the key, of length-prefix=N the length
