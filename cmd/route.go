@@ -151,6 +151,10 @@ func runRoute(c *cli.Context) error {
 		return err
 	}
 	defer r.metrics.Close()
+	r.log.journal = newJournal(r.log)
+	defer r.log.journal.end()
+	r.refusals = &refusals{log: r.log}
+	defer r.refusals.end()
 	sig := unless(signals, func(stop <-chan struct{}) {
 		// The output first: whoever receives from it can attach meanwhile.
 		if err = r.SetTable(table, stop); err == nil {
@@ -168,10 +172,6 @@ func runRoute(c *cli.Context) error {
 		return err
 	}
 	r.metrics.watchQueue(r.input.Waiting)
-	r.log.journal = newJournal(r.log)
-	defer r.log.journal.end()
-	r.refusals = &refusals{log: r.log}
-	defer r.refusals.end()
 	r.notify = newNotifier(r.log)
 	defer r.notify.end()
 	return r.run(signals, controls)
