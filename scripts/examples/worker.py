@@ -5,9 +5,9 @@ import os, socket, sys, threading
 
 queue = socket.socket(fileno=int(os.environ.get("FDKIT_QUEUE_FD", 0)))
 
-def serve(fds, flags, env):
+def serve(fds, env):
     try:
-        if flags & socket.MSG_CTRUNC or not fds:
+        if not fds:
             raise OSError("a connection is lost on the way")
         with socket.socket(fileno=fds[0]) as client:
             fds = fds[1:]  # what else came is closed below
@@ -25,4 +25,6 @@ def serve(fds, flags, env):
 queue.send(b"READY=64")
 while (m := socket.recv_fds(queue, 3776, 253, socket.MSG_CMSG_CLOEXEC))[:2] != (b"", []):
     env = dict(v.split(b"=", 1) for v in m[0].split(b"\0") if b"=" in v)
-    threading.Thread(target=serve, args=(m[1], m[2], env)).start()
+    while m[2] & socket.MSG_CTRUNC and m[1]:
+        os.close(m[1].pop())  # at once: there is no room for the next
+    threading.Thread(target=serve, args=(m[1], env)).start()
