@@ -76,6 +76,10 @@ func TestImports(t *testing.T) {
 			forbid("internal packages depend on internal packages only", slices.Concat(p.Deps, tests), func(path string) bool {
 				return ours(path) && !under(path, module+"/internal")
 			})
+		case under(p.ImportPath, module+"/scripts/examples"):
+			forbid("examples are programs as others write them", slices.Concat(p.Imports, tests), func(path string) bool {
+				return ours(path) && !slices.Contains(siblings, path)
+			})
 		default:
 			t.Errorf("there is a package %s; the house has main, cmd, listen, fdsend, fdrecv, exec and internal", p.ImportPath)
 		}

@@ -224,6 +224,17 @@ func TestShares(t *testing.T) {
 	}
 }
 
+// TestIdleEnd: workers that have nothing to do see the end of the queue too.
+func TestIdleEnd(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 2, nil)
+	asleep := func() bool { return fdtest.Inside("(*Workers).wait", "unix.Poll") }
+	for range 20 { // what starting them brings is over
+		fdtest.Eventually(t, "the pool waits", asleep)
+	}
+	w.finish(t)
+}
+
 // TestStoppedWorker: what a stopped worker has not received goes to another, and it is
 // given little after that.
 func TestStoppedWorker(t *testing.T) {
