@@ -213,31 +213,26 @@ func (w *Workers) placeOf(c parcel) *place {
 // margin is how many descriptors a worker is left for other things than connections.
 const margin = 16
 
+// unwatched is for how many descriptors at most full does not look anew.
+const unwatched = 32
+
 // full tells whether n descriptors more would bring the worker to its RLIMIT_NOFILE.
-// It is asked only when that may be so.
 func (r *Worker) full(n int) bool {
 	if r.open < 0 {
 		return false
 	}
+	if r.open += n; r.open < r.most {
+		return false
+	}
 	var limit unix.Rlimit
-	if err := unix.Prlimit(r.PID, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
-		return false
-	}
-	r.open += n
-	if uint64(r.open+margin) < limit.Cur {
-		return false
-	}
 	now, known := r.descriptors()
-	if !known {
+	if !known || unix.Prlimit(r.PID, unix.RLIMIT_NOFILE, nil, &limit) != nil {
 		r.open = -1
 		return false
 	}
-	r.open = now
-	if uint64(now+n+margin) < limit.Cur {
-		r.open += n
-		return false
-	}
-	return true
+	r.open = now + n
+	r.most = int(min(limit.Cur, uint64(r.open+unwatched+margin))) - margin
+	return r.open >= r.most
 }
 
 // descriptors returns how many descriptors the worker has open: the size of its

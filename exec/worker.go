@@ -42,6 +42,7 @@ type Worker struct {
 	credit   int       // connections that it has said READY for
 	leases   []lease
 	open     int // descriptors that it has at most, as far as is known; -1: unknown
+	most     int // with so many it has to be looked at anew
 	slow     time.Duration
 	shunned  time.Time // until then it is given nothing if others can have it
 	retired  bool      // it is told to end

@@ -83,7 +83,8 @@ type Workers struct {
 	stopping bool   // nothing is received any more
 	hasty    bool   // and no worker is started any more
 	ended    bool   // the queue has ended
-	payload  []byte // of the message being sent
+	payload  []byte     // of the message being sent
+	came     Connection // that was received last
 }
 
 // wakeID stands for the eventfd among the ids of workers.
@@ -225,8 +226,9 @@ func (w *Workers) handOut() error {
 		if w.stopping || w.ended || !w.room() {
 			return nil
 		}
-		var c Connection
-		came, err := w.Receive(&c)
+		c := &w.came // Receive lets it escape
+		*c = Connection{}
+		came, err := w.Receive(c)
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, interrupt.ErrStopped):
 			w.ended = true
