@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"os"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -238,11 +236,10 @@ func (r *Worker) full(n int) bool {
 // descriptors returns how many descriptors the worker has open: the size of its
 // directory fd, since Linux 6.2, proc_pid_fd(5).
 func (r *Worker) descriptors() (int, bool) {
-	info, err := os.Stat("/proc/" + strconv.Itoa(r.PID) + "/fd")
-	if err != nil || info.Size() == 0 {
+	if err := unix.Stat(r.files, &r.stat); err != nil || r.stat.Size == 0 {
 		return 0, false
 	}
-	return int(info.Size()), true
+	return int(r.stat.Size), true
 }
 
 // look does what is due: it starts workers, and takes back from those that do not

@@ -43,6 +43,8 @@ type Worker struct {
 	leases   []lease
 	open     int // descriptors that it has at most, as far as is known; -1: unknown
 	most     int // with so many it has to be looked at anew
+	files    string
+	stat     unix.Stat_t // of files, which is its /proc/PID/fd
 	slow     time.Duration
 	shunned  time.Time // until then it is given nothing if others can have it
 	retired  bool      // it is told to end
@@ -171,7 +173,7 @@ func (w *Workers) spawn(p *place) (*Worker, error) {
 		}
 		return nil, err
 	}
-	r.PID = pid
+	r.PID, r.files = pid, "/proc/"+strconv.Itoa(pid)+"/fd"
 	if w.Share {
 		return r, nil
 	}

@@ -80,9 +80,9 @@ type Workers struct {
 	lease    uint64
 	due      time.Time // when something is to be looked at; zero: never
 	spawned  chan struct{}
-	stopping bool   // nothing is received any more
-	hasty    bool   // and no worker is started any more
-	ended    bool   // the queue has ended
+	stopping bool       // nothing is received any more
+	hasty    bool       // and no worker is started any more
+	ended    bool       // the queue has ended
 	payload  []byte     // of the message being sent
 	came     Connection // that was received last
 }

@@ -30,6 +30,7 @@ type suite struct {
 // suites are all there are, in the order in which they are run.
 var suites = []suite{
 	{"spawn", "One program per connection", spawn},
+	{"handover", "Hand-over to resident workers", handover},
 }
 
 // bench is one run.
