@@ -179,8 +179,11 @@ func (w *Workers) spawn(p *place) (*Worker, error) {
 	}
 	r.sender = scm.NewSender(r.fd, &interrupt.Calls{})
 	r.receiver = scm.NewReceiverSize(r.fd, &interrupt.Calls{}, 256)
-	// Edges: one comes whenever the worker has received something, or has sent.
-	err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET, Fd: r.id})
+	// Edges: one comes whenever the worker has sent something, or has received.
+	err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: r.id})
+	if err == nil {
+		err = unix.EpollCtl(w.receipts, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLET, Fd: r.id})
+	}
 	if err != nil {
 		w.trouble(os.NewSyscallError("epoll_ctl", err)) // reap finds its end
 		_ = unix.Kill(-pid, syscall.SIGKILL)

@@ -31,6 +31,7 @@ type suite struct {
 var suites = []suite{
 	{"spawn", "One program per connection", spawn},
 	{"handover", "Hand-over to resident workers", handover},
+	{"balance", "Balance among workers", balance},
 }
 
 // bench is one run.
