@@ -45,8 +45,11 @@ type Worker struct {
 	most     int // with so many it has to be looked at anew
 	files    string
 	stat     unix.Stat_t // of files, which is its /proc/PID/fd
+	received bool        // it has received a connection
+	unheard  bool        // there may be more that it has said
 	slow     time.Duration
-	shunned  time.Time // until then it is given nothing if others can have it
+	shunned  time.Time // until then it is given nothing
+	spared   bool      // unless no other one can have it for a moment
 	retired  bool      // it is told to end
 	killed   bool
 }
@@ -83,9 +86,17 @@ type place struct {
 	startAt time.Time // zero: now
 }
 
-// takeBack is after how long a connection that a worker has not received goes to one
-// that can have it, and for how long the worker is given none then, at first.
-const takeBack = time.Second
+const (
+	// busy and starting are after how long a connection that a worker has not received
+	// goes to one that can have it: a worker that waits receives at once, and one that
+	// has never received may still be starting.
+	busy     = 40 * time.Millisecond
+	starting = time.Second
+	// For so long the worker is given none then, at first and at last.
+	firstRest = time.Second
+	lastRest  = 30 * time.Second
+	moment    = 5 * time.Millisecond
+)
 
 // start starts a worker in the place: the one for connections, or if there is one the
 // next.
@@ -272,8 +283,10 @@ func (w *Workers) forsake(r *Worker) {
 // attend hears what the worker says, and sees whether it has received something.
 func (w *Workers) attend(r *Worker) {
 	var m scm.Message
+	r.unheard = false
 	for n := 0; ; n++ {
 		if n == 64 { // others have their turn first
+			r.unheard = true
 			w.remind(time.Now())
 			break
 		}
@@ -320,7 +333,7 @@ func (w *Workers) settle(r *Worker) {
 		if err == nil && n >= message {
 			return
 		}
-		r.unread, r.slow, r.shunned = false, 0, time.Time{}
+		r.unread, r.received, r.slow = false, true, 0
 	}
 	p := r.place
 	if p.worker != r || !r.free() {

@@ -80,6 +80,7 @@ type Workers struct {
 	next     int32
 	lease    uint64
 	due      time.Time // when something is to be looked at; zero: never
+	short    time.Time // since when only slow workers can have a connection; zero: others can
 	spawned  chan struct{}
 	stopping bool       // nothing is received any more
 	hasty    bool       // and no worker is started any more
