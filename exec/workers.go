@@ -154,8 +154,12 @@ func (w *Workers) Run() (failure error) {
 		if w.over() {
 			return failure
 		}
+		ended := w.ended
 		if err := w.handOut(); err != nil {
 			w.ended, failure = true, err
+		}
+		if w.ended != ended {
+			continue // nothing else may ever happen
 		}
 		if err := w.wait(); err != nil {
 			return err

@@ -66,6 +66,9 @@ func worker(args []string) error {
 			}
 			os.Exit(3)
 		}
+		if does("slow") {
+			time.Sleep(60 * time.Millisecond)
+		}
 		fmt.Fprintf(os.NewFile(uintptr(m.FDs[0]), "connection"), "%d %s %q\n", os.Getpid(), os.Getenv("FDKIT_KEY"), m.Payload)
 		if does("ready") {
 			_ = unix.Shutdown(m.FDs[0], unix.SHUT_RDWR)
@@ -73,6 +76,9 @@ func worker(args []string) error {
 		}
 		if !does("keeps") {
 			m.Close()
+		}
+		if does("sticks") && os.Getenv("FDKIT_WORKER") == "0" {
+			time.Sleep(time.Hour)
 		}
 	}
 }
@@ -224,6 +230,16 @@ func TestShares(t *testing.T) {
 	}
 }
 
+// TestEndOfIdle: the end of the queue is the end, also if nothing else is to be done.
+func TestEndOfIdle(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 2, nil)
+	fdtest.Eventually(t, "Run waits for connections", func() bool {
+		return w.Running() == 2 && fdtest.Inside("(*Workers).wait", "unix.Poll") && fdtest.Blocked(unix.SYS_PPOLL, -1)
+	})
+	w.finish(t)
+}
+
 // TestStoppedWorker: what a stopped worker has not received goes to another, and it is
 // given little after that.
 func TestStoppedWorker(t *testing.T) {
@@ -244,6 +260,48 @@ func TestStoppedWorker(t *testing.T) {
 		pid, _ := answer(t, w.give(t))
 		return pid == first
 	})
+	w.finish(t)
+	w.wantTroubles(t)
+}
+
+// TestBusyWorker: what a worker leaves in its queue while it does something else goes to
+// a free one.
+func TestBusyWorker(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 2, nil, "sticks")
+	stuck := 0
+	for range 20 {
+		pid, _ := answer(t, w.give(t))
+		if pid != w.pids[0] {
+			continue
+		}
+		if stuck++; stuck > 1 {
+			t.Errorf("worker %d has answered %d times, want once", pid, stuck)
+		}
+	}
+	for _, s := range w.Status() {
+		if want := map[int]int{0: 1, 1: 19}[s.Index]; s.Handed != want {
+			t.Errorf("worker %d has been handed %d connections that it has received, want %d", s.Index, s.Handed, want)
+		}
+	}
+}
+
+// TestSlowWorkers: if all workers are slow, none of them rests.
+func TestSlowWorkers(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 2, nil, "slow")
+	var clients []*bufio.Reader
+	for range 12 {
+		clients = append(clients, w.give(t))
+	}
+	shares := map[int]int{}
+	for _, c := range clients {
+		pid, _ := answer(t, c)
+		shares[pid]++
+	}
+	if len(shares) != 2 {
+		t.Errorf("the shares of two workers that are slow are %v; want both to have some", shares)
+	}
 	w.finish(t)
 	w.wantTroubles(t)
 }
