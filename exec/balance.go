@@ -353,17 +353,22 @@ func (w *Workers) patience(r *Worker) time.Duration {
 }
 
 // relieve takes what a stopped or busy worker has not received, if another one can have
-// it, and lets the worker rest: at first it is only given nothing if others can have
-// that, as it may just be slow.
+// it. A worker that needs that again and again rests: at first it is only given nothing
+// if others can have that, as it may just be slow.
 func (w *Workers) relieve(r *Worker, now time.Time) {
 	w.remind(now.Add(w.patience(r)))
 	if w.chosen() {
 		return
 	}
+	if !r.behind {
+		r.behind = true
+		r.late += 2
+	}
+	rests := r.late > 2
 	if !r.retired && !slices.ContainsFunc(w.ready, func(p *place) bool {
 		return p.worker != nil && p.worker != r && p.worker.free() && !now.Before(p.worker.shunned)
 	}) {
-		if !now.Before(r.shunned) {
+		if rests && !now.Before(r.shunned) {
 			r.shunned, r.spared = now.Add(firstRest), true
 		}
 		return
@@ -371,6 +376,9 @@ func (w *Workers) relieve(r *Worker, now time.Time) {
 	w.back = append(w.back, w.rescue(r)...)
 	spared, received, slow := r.slow == 0, r.received, min(max(2*r.slow, firstRest), lastRest)
 	w.settle(r)
-	r.slow, r.shunned, r.spared, r.received = slow, now.Add(slow), spared, received
-	w.remind(r.shunned)
+	r.received = received
+	if rests {
+		r.slow, r.shunned, r.spared = slow, now.Add(slow), spared
+		w.remind(r.shunned)
+	}
 }

@@ -47,6 +47,8 @@ type Worker struct {
 	stat     unix.Stat_t // of files, which is its /proc/PID/fd
 	received bool        // it has received a connection
 	unheard  bool        // there may be more that it has said
+	behind   bool        // it has left that for too long
+	late     int         // how often that was so of late, times two, less if it was not
 	slow     time.Duration
 	shunned  time.Time // until then it is given nothing
 	spared   bool      // unless no other one can have it for a moment
@@ -333,7 +335,10 @@ func (w *Workers) settle(r *Worker) {
 		if err == nil && n >= message {
 			return
 		}
-		r.unread, r.received, r.slow = false, true, 0
+		if !r.behind {
+			r.late /= 2
+		}
+		r.unread, r.received, r.behind, r.slow = false, true, false, 0
 	}
 	p := r.place
 	if p.worker != r || !r.free() {

@@ -46,8 +46,10 @@ func balance(b *bench) error {
 			"Clients come one after the other, on average 100 for each worker. With one worker stopped (SIGSTOP), those hang that have no answer within 2 s.",
 		},
 		metrics: []metric{
-			{name: "least share"}, {name: "greatest share"},
-			{name: "one stopped: hang", unit: "of 1600"}, {name: "one stopped: longest answer", unit: "ms", digits: 1},
+			{name: "least share"},
+			{name: "greatest share"},
+			{name: "one stopped: hang", unit: "of 1600"},
+			{name: "one stopped: longest answer", unit: "ms", digits: 1},
 		},
 	}
 	tails := &table{
@@ -57,8 +59,12 @@ func balance(b *bench) error {
 			"8 clients, each again and again. The slow worker sleeps 50 ms for each connection. Those that have no answer within 2 s count with that.",
 		},
 		metrics: []metric{
-			{name: "stopped: p99", unit: "ms", digits: 1}, {name: "stopped: p99.9", unit: "ms", digits: 1}, {name: "stopped: hang"},
-			{name: "slow: p99", unit: "ms", digits: 1}, {name: "slow: p99.9", unit: "ms", digits: 1}, {name: "slow: longest", unit: "ms", digits: 1},
+			{name: "stopped: p99", unit: "ms", digits: 1},
+			{name: "stopped: p99.9", unit: "ms", digits: 1},
+			{name: "stopped: hang"},
+			{name: "slow: p99", unit: "ms", digits: 1},
+			{name: "slow: p99.9", unit: "ms", digits: 1},
+			{name: "slow: longest", unit: "ms", digits: 1},
 		},
 	}
 	for _, c := range contestants {

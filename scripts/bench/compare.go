@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // contestant is one row of a table.
@@ -31,6 +33,7 @@ type table struct {
 	title       string
 	notes       []string // what a reader has to know
 	metrics     []metric
+	rounds      int // 0: as many as the user wants
 	contestants []contestant
 	absent      [][2]string // those that cannot be here, each with the reason
 	rows        []row
@@ -47,7 +50,6 @@ type row struct {
 // compare measures the contestants, one after the other in each round, so that what
 // else the machine does meets all of them. It fills t.rows.
 func (b *bench) compare(t *table) error {
-	reference := t.contestants[0].name
 	var here []contestant
 	for i, c := range t.contestants {
 		if i > 0 && !b.only.MatchString(c.name) {
@@ -64,19 +66,22 @@ func (b *bench) compare(t *table) error {
 		}
 		t.rows, here = append(t.rows, r), append(here, c)
 	}
-	for round := range b.rounds {
+	rounds := b.rounds
+	if t.rounds > 0 {
+		rounds = t.rounds
+	}
+	for round := range rounds {
 		for i, c := range here {
 			r := &t.rows[i]
 			if r.why != "" {
 				continue
 			}
-			fmt.Fprintf(os.Stderr, "\r\x1b[K%s, round %d of %d: %s", t.name, round+1, b.rounds, c.name)
+			progress("%s, round %d of %d: %s", t.name, round+1, rounds, c.name)
 			figures, err := c.measure()
 			if err == nil && len(figures) != len(t.metrics) {
 				err = fmt.Errorf("%d figures for %d metrics", len(figures), len(t.metrics))
 			}
 			if err != nil {
-				fmt.Fprintln(os.Stderr)
 				err = fmt.Errorf("%s, %s, round %d: %w", t.name, c.name, round+1, err)
 				if i == 0 {
 					return err
@@ -89,11 +94,18 @@ func (b *bench) compare(t *table) error {
 			r.ratios = append(r.ratios, ratios(figures, t.rows[0].rounds[round]))
 		}
 	}
-	fmt.Fprintf(os.Stderr, "\r\x1b[K%s: done, reference %s\n", t.name, reference)
+	progress("")
 	for _, a := range t.absent {
 		t.rows = append(t.rows, row{name: a[0], why: a[1]})
 	}
 	return nil
+}
+
+// progress says on a terminal what is going on, in place of what it said last.
+func progress(format string, args ...any) {
+	if _, err := unix.IoctlGetTermios(2, unix.TCGETS); err == nil {
+		fmt.Fprintf(os.Stderr, "\r\x1b[K"+format, args...)
+	}
 }
 
 // ratios divides figures by those of the reference.

@@ -23,8 +23,9 @@ type load struct {
 	clients  int
 	sources  int // client addresses, from 127.0.0.2 on, in turn; 0: as the kernel chooses
 	length   time.Duration
+	total    int // end after so many connections; 0: when the time is over
 	question []byte
-	half     bool // shut the sending side down after the question
+	half     bool // shut the sending side down after the answer, whose end comes then
 	answer   []byte
 	// answered is told of each whole answer, may keep nothing of it, and says whether
 	// it is right. If it is nil, the answer must be as above.
@@ -73,10 +74,10 @@ type generator struct {
 	until   time.Time
 }
 
-// The answer may take so long once the time is over, and so many may fail.
+// Some answer has to come within this time, and so many connections may fail.
 const (
-	lastAnswers = 5 * time.Second
-	mostFailed  = 1000
+	silence    = 10 * time.Second
+	mostFailed = 1000
 )
 
 // run generates the load. Its error says that it could not be generated; connections
@@ -101,7 +102,7 @@ func (l load) run() (*served, error) {
 		return nil, err
 	}
 	after, err := threadCPU()
-	g.took, g.cpu = l.length, after-before
+	g.took, g.cpu = min(l.length, time.Since(begin)), after-before
 	slices.Sort(g.latencies)
 	return &g.served, err
 }
@@ -127,24 +128,23 @@ func (g *generator) generate() error {
 	}
 	events := make([]unix.EpollEvent, len(g.clients))
 	for g.busy > 0 {
-		if g.failed > mostFailed {
-			return fmt.Errorf("more than %d connections failed, the last: %w", mostFailed, g.failure)
-		}
-		left := time.Until(g.until) + lastAnswers
-		n, err := unix.EpollWait(g.epoll, events, max(0, int(left.Milliseconds())))
+		n, err := unix.EpollWait(g.epoll, events, int(silence.Milliseconds()))
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
 			return os.NewSyscallError("epoll_wait", err)
-		case n == 0 || left <= 0:
-			return fmt.Errorf("%d of %d clients have no answer %v after the end", g.busy, len(g.clients), lastAnswers)
+		case n == 0:
+			return fmt.Errorf("%d of %d clients have no answer, for %v", g.busy, len(g.clients), silence)
 		}
 		for _, e := range events[:max(n, 0)] {
 			g.proceed(int(e.Fd))
 		}
 	}
-	if g.connections == 0 {
-		return errors.New("no connection was answered")
+	switch {
+	case g.failed > mostFailed:
+		return fmt.Errorf("more than %d connections failed, the last: %w", mostFailed, g.failure)
+	case g.connections == 0:
+		return fmt.Errorf("no connection was answered: %w", g.failure)
 	}
 	return nil
 }
@@ -152,8 +152,12 @@ func (g *generator) generate() error {
 // begin begins a connection of client i, or those after it that fail at once.
 func (g *generator) begin(i int) {
 	c := &g.clients[i]
-	for time.Now().Before(g.until) && g.failed <= mostFailed {
-		*c = client{answer: c.answer[:0], begin: time.Now()}
+	for g.failed <= mostFailed && (g.total == 0 || g.next < g.total) {
+		now := time.Now()
+		if !now.Before(g.until) {
+			return
+		}
+		*c = client{answer: c.answer[:0], begin: now}
 		err := g.connect(c)
 		if err == nil {
 			// The connection is there most often: on loopback the other side has
@@ -175,6 +179,7 @@ func (g *generator) begin(i int) {
 }
 
 func (g *generator) connect(c *client) (err error) {
+	g.next++
 	if c.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		c.fd = 0
 		return os.NewSyscallError("socket", err)
@@ -185,7 +190,6 @@ func (g *generator) connect(c *client) (err error) {
 			return os.NewSyscallError("setsockopt", err)
 		}
 		n := 2 + g.next%g.sources
-		g.next++
 		if err := unix.Bind(c.fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, byte(n >> 8), byte(n)}}); err != nil {
 			return os.NewSyscallError("bind", err)
 		}
@@ -211,9 +215,6 @@ func (g *generator) send(c *client) error {
 		}
 	}
 	c.sent = true
-	if g.half {
-		return os.NewSyscallError("shutdown", unix.Shutdown(c.fd, unix.SHUT_WR))
-	}
 	return nil
 }
 
@@ -257,7 +258,10 @@ func (g *generator) step(i int, c *client) (ended bool, err error) {
 		return false, os.NewSyscallError("read", err)
 	case n > 0:
 		c.answer = c.answer[:len(c.answer)+n]
-		return false, nil
+		if g.half && len(c.answer) == len(g.answer) {
+			err = os.NewSyscallError("shutdown", unix.Shutdown(c.fd, unix.SHUT_WR))
+		}
+		return false, err
 	case g.answered != nil && !g.answered(c.answer), g.answered == nil && !bytes.Equal(c.answer, g.answer):
 		return false, fmt.Errorf("the answer is %q", c.answer)
 	}

@@ -49,9 +49,17 @@ func firstLine(command ...string) string {
 
 // packageVersion returns the version of an installed Debian package, or "".
 func packageVersion(name string) string {
-	out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", name).Output()
-	if err != nil {
-		return ""
+	out, err := exec.Command("dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", name).Output()
+	version, installed := strings.CutPrefix(strings.TrimSpace(string(out)), "installed ")
+	if err == nil && installed {
+		return version
 	}
-	return strings.TrimSpace(string(out))
+	// Of openbsd-inetd only the program is installed, see scripts/install-test-programs.
+	out, _ = exec.Command("apt-cache", "--no-all-versions", "show", name).Output()
+	for line := range strings.Lines(string(out)) {
+		if version, ok := strings.CutPrefix(line, "Version: "); ok {
+			return strings.TrimSpace(version)
+		}
+	}
+	return ""
 }

@@ -32,25 +32,32 @@ var suites = []suite{
 	{"spawn", "One program per connection", spawn},
 	{"handover", "Hand-over to resident workers", handover},
 	{"balance", "Balance among workers", balance},
+	{"many", "Connections that stay", many},
+	{"start", "Cost of a command", start},
 }
 
 // bench is one run.
 type bench struct {
-	fdkit   string        // the binary that is measured
-	rounds  int           // how often each contestant is measured
-	each    time.Duration // for how long
-	quick   bool          // only hold that each contestant starts and answers
-	only    *regexp.Regexp
-	out     string // where results are written
-	dir     string // for files that end with the run
-	group   *cgroup
-	failed  []string // contestants that did not do what they should
-	missing []string // those whose package is not installed
+	fdkit  string        // the binary that is measured
+	rounds int           // how often each contestant is measured
+	each   time.Duration // for how long
+	quick  bool          // only hold that each contestant starts and answers
+	only   *regexp.Regexp
+	// connections is how many the table of memory takes.
+	connections int
+	out         string // where results are written
+	dir         string // for files that end with the run
+	group       *cgroup
+	failed      []string // contestants that did not do what they should
+	missing     []string // those whose package is not installed
 }
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == enterCommand {
 		enter(os.Args[2], os.Args[3:])
+	}
+	if len(os.Args) == 2 && os.Args[1] == holderName {
+		hold()
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -74,6 +81,7 @@ func run() error {
 	flag.BoolVar(&b.quick, "quick", false, "one short round, which shows that each contestant starts and answers")
 	only := flag.String("only", "", "contestants whose name matches this, and the reference")
 	flag.StringVar(&b.out, "out", "scripts/bench/results", "the directory for results")
+	flag.IntVar(&b.connections, "connections", 100_000, "suite start: measure memory after so many connections")
 	flag.Parse()
 	chosen := flag.Args()
 	if slices.Contains(chosen, "all") {
@@ -84,13 +92,13 @@ func run() error {
 			return fmt.Errorf("there is no suite %q; there are %s", name, strings.Join(names, " "))
 		}
 	}
-	if len(chosen) == 0 || b.rounds < 1 || *seconds <= 0 {
+	if len(chosen) == 0 || b.rounds < 1 || *seconds <= 0 || b.connections < 1 {
 		flag.Usage()
 		return errors.New("a suite is missing, or there is nothing to measure")
 	}
 	b.each = time.Duration(*seconds * float64(time.Second))
 	if b.quick {
-		b.rounds, b.each = 1, 50*time.Millisecond
+		b.rounds, b.each = 1, time.Minute // few connections end it
 	}
 	var err error
 	if b.only, err = regexp.Compile(*only); err != nil {
@@ -110,7 +118,7 @@ func run() error {
 
 func (b *bench) runSuites(chosen []string) error {
 	// inetd, xinetd and HAProxy are there, where users do not look.
-	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin"); err != nil {
 		return err
 	}
 	if err := ownNetwork(); err != nil {

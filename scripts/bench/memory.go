@@ -14,10 +14,11 @@ import (
 
 // process is one of a contestant's.
 type process struct {
-	pid  int
-	name string // comm, proc(5)
-	pss  int64  // bytes: of pages that several share, each has its part
-	rss  int64  // bytes
+	pid     int
+	name    string // comm, proc(5)
+	rss     int64  // bytes
+	pss     int64  // bytes: of pages that several share, each has its part
+	private int64  // bytes: of no file, and shared with nobody
 }
 
 // processes returns all processes but this one, by pid: they are those of the server
@@ -63,6 +64,8 @@ func processOf(pid int) (p process, err error) {
 		switch fields[0] {
 		case "Pss:":
 			p.pss = kib << 10
+		case "Private_Dirty:":
+			p.private = kib << 10
 		case "Rss:":
 			p.rss = kib << 10
 		}

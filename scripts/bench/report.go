@@ -32,8 +32,12 @@ func (b *bench) report(name, title string, tables ...*table) error {
 				continue
 			}
 			file := fmt.Sprintf("%s-%s.svg", t.name, strings.ReplaceAll(m.name, " ", "-"))
-			if err := t.plot(i, filepath.Join(b.out, file)); err != nil {
+			drawn, err := t.plot(i, filepath.Join(b.out, file))
+			if err != nil {
 				return fmt.Errorf("cannot plot %s: %w", file, err)
+			}
+			if !drawn {
+				continue
 			}
 			fmt.Fprintf(&text, "\n![%s: %s](%s)\n", t.title, m.name, file)
 		}

@@ -34,6 +34,7 @@ type server struct {
 type running struct {
 	place
 	b     *bench
+	pid   int           // of the last command
 	usage time.Duration // of the cgroup at the last call of cpu
 }
 
@@ -61,19 +62,37 @@ func enter(procs string, command []string) {
 
 // start starts a server anew, and waits until it listens.
 func (b *bench) start(s server) (*running, error) {
+	r, err := b.launch(s)
+	if err == nil {
+		if err = r.await(); err != nil {
+			err = r.finish(err)
+		}
+	}
+	return r, err
+}
+
+// launch starts the commands of a server.
+func (b *bench) launch(s server) (*running, error) {
 	dir, err := os.MkdirTemp(b.dir, "server")
 	if err != nil {
 		return nil, err
 	}
 	r := &running{place: place{dir: dir}, b: b}
-	if err := r.start(s); err != nil {
-		err = errors.Join(fmt.Errorf("%w%s", err, r.said()), r.stop())
-		return nil, err
+	if err := r.launch(s); err != nil {
+		return nil, r.finish(err)
 	}
 	return r, nil
 }
 
-func (r *running) start(s server) error {
+// finish stops the server. If err is not nil, it returns that with what the server says.
+func (r *running) finish(err error) error {
+	if err != nil {
+		err = fmt.Errorf("%w%s", err, r.said())
+	}
+	return errors.Join(err, r.stop())
+}
+
+func (r *running) launch(s server) error {
 	var err error
 	if r.address, err = freePort(); err != nil {
 		return err
@@ -88,6 +107,11 @@ func (r *running) start(s server) error {
 		return err
 	}
 	defer log.Close()
+	out, err := os.Create(filepath.Join(r.dir, "stdout"))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
@@ -96,27 +120,25 @@ func (r *running) start(s server) error {
 	stdin := null
 	commands := s.commands(r.place)
 	for i, command := range commands {
-		stdout, next := log, null
+		stdout, next := out, null
 		if i < len(commands)-1 {
 			if next, stdout, err = os.Pipe(); err != nil {
 				return err
 			}
 		}
-		_, err = os.StartProcess("/proc/self/exe", append([]string{"bench", enterCommand, r.b.group.procs()}, command...),
+		process, err := os.StartProcess("/proc/self/exe", append([]string{"bench", enterCommand, r.b.group.procs()}, command...),
 			&os.ProcAttr{Dir: r.dir, Files: []*os.File{stdin, stdout, log}, Sys: &syscall.SysProcAttr{Setpgid: true}})
 		if stdin != null {
 			stdin.Close()
 		}
-		if stdout != log {
+		if stdout != out {
 			stdout.Close()
 		}
 		stdin = next
 		if err != nil {
 			return err
 		}
-	}
-	if err := r.await(); err != nil {
-		return err
+		r.pid = process.Pid
 	}
 	_, err = r.cpu()
 	return err
