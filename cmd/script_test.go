@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(run{m}, map[string]func(){
 		"await":    await,
 		"burden":   burden,
+		"crowd":    crowd,
 		"dial":     dial,
 		"fields":   fields,
 		"filter":   filter,
@@ -48,16 +49,22 @@ var fdkit = sync.OnceValues(func() (dir string, err error) {
 	if built, err = os.MkdirTemp("", "fdkit-test"); err != nil {
 		return "", err
 	}
-	return built, build(filepath.Join(built, "fdkit"), raceEnabled)
+	if err := build(filepath.Join(built, "fdkit"), raceEnabled); err != nil {
+		return "", err
+	}
+	return built, buildOf("fdkit/scripts/examples/epollworker", filepath.Join(built, "epollworker"), raceEnabled)
 })
 
-// build builds the program as make does, or with the race detector.
-func build(file string, race bool) error {
+// build builds fdkit as make does, or with the race detector.
+func build(file string, race bool) error { return buildOf("fdkit", file, race) }
+
+// buildOf builds another program.
+func buildOf(program, file string, race bool) error {
 	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", file}
-	build := exec.Command("go", append(args, "fdkit")...)
+	build := exec.Command("go", append(args, program)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if race { // which takes cgo
-		build = exec.Command("go", append(args, "-race", "fdkit")...)
+		build = exec.Command("go", append(args, "-race", program)...)
 	}
 	build.Stderr = os.Stderr
 	return build.Run()
