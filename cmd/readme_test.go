@@ -118,7 +118,7 @@ func timeless(text string) string {
 	// Who has sent is known unless it was sent before somebody asked.
 	text = regexp.MustCompile(`(?m)^    - sender not known: .*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(from|sender not known, connected with) pid \d+ (\(\w+?)[\d.]*\) uid \d+ gid \d+`).ReplaceAllString(text, "from $2)")
-	text = regexp.MustCompile(`pipe:\[\d+\]|, \d+ that came`).ReplaceAllString(text, "N")
+	text = regexp.MustCompile(`pipe:\[\d+\]|, \d+ that came|\d+ came`).ReplaceAllString(text, "N")
 	return strings.Join(slices.Sorted(strings.Lines(text)), "")
 }
 
