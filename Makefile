@@ -71,6 +71,7 @@ completion: ## write scripts/completion anew from the command tree
 SUITES ?= all
 .PHONY: bench
 bench: build ## compare fdkit with others, into scripts/bench/results (SUITES="spawn start", BENCHFLAGS=--quick)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/epollworker ./scripts/examples/epollworker
 	cd scripts/bench && $(GO) build -trimpath -o ../../bin/bench .
 	bin/bench $(BENCHFLAGS) $(SUITES)
 

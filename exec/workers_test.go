@@ -211,7 +211,8 @@ func (w *workers) wantTroubles(t *testing.T, want ...string) {
 
 // TestShares: idle workers have equal shares, whether they say READY or not.
 func TestShares(t *testing.T) {
-	for _, does := range []string{"nothing", "ready"} {
+	// One that has just answered has perhaps not said READY again, and misses its turn.
+	for does, off := range map[string]int{"nothing": 1, "ready": 3} {
 		fdtest.NoLeaks(t)
 		w := runWorkers(t, 16, nil, does)
 		shares := map[int]int{}
@@ -220,8 +221,7 @@ func TestShares(t *testing.T) {
 			shares[pid]++
 		}
 		for _, n := range shares {
-			// One that has just answered has perhaps not said READY again.
-			if len(shares) != 16 || n < 9 || n > 11 {
+			if len(shares) != 16 || n < 10-off || n > 10+off {
 				t.Fatalf("the shares of 16 workers that do %s are %v; want 10 each", does, slices.Collect(maps.Values(shares)))
 			}
 		}

@@ -226,7 +226,7 @@ func (b *bench) shares(s server, n int) (figures []float64, err error) {
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func (b *bench) tails(s server) (figures []float64, err error) {
-	length := max(5*b.each, time.Second)
+	length := 5 * b.each
 	for _, slow := range []bool{false, true} {
 		a, err := b.tail(s, slow, length)
 		if err != nil {

@@ -24,7 +24,7 @@ import (
 func built(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	dir := t.TempDir()
-	for name, from := range map[string]string{"fdkit": "../..", "bench": "."} {
+	for name, from := range map[string]string{"fdkit": "../..", "epollworker": "../examples/epollworker", "bench": "."} {
 		c := exec.Command("go", "build", "-trimpath", "-tags=urfave_cli_no_docs", "-o", filepath.Join(dir, name), ".")
 		c.Dir = from
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -27,11 +26,9 @@ const (
 // many is the suite of connections that stay: how fast they are opened, what each of them
 // costs, and how fast questions are answered when all are there.
 func many(b *bench) error {
-	worker := filepath.Join(b.dir, "epollworker")
-	build := exec.Command("go", "build", "-o", worker, "fdkit/scripts/examples/epollworker")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+	worker := filepath.Join(filepath.Dir(b.fdkit), "epollworker")
+	if _, err := os.Stat(worker); err != nil {
+		return fmt.Errorf("%w; make bench builds it beside fdkit", err)
 	}
 	prefork, err := b.compile("prefork")
 	if err != nil {
