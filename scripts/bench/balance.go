@@ -48,8 +48,8 @@ func balance(b *bench) error {
 		metrics: []metric{
 			{name: "least share"},
 			{name: "greatest share"},
-			{name: "one stopped: hang", unit: "of 1600"},
-			{name: "one stopped: longest answer", unit: "ms", digits: 1},
+			{name: "one stopped, hang", unit: "of 1600"},
+			{name: "one stopped, longest answer", unit: "ms", digits: 1},
 		},
 	}
 	tails := &table{
@@ -59,12 +59,12 @@ func balance(b *bench) error {
 			"8 clients, each again and again. The slow worker sleeps 50 ms for each connection. Those that have no answer within 2 s count with that.",
 		},
 		metrics: []metric{
-			{name: "stopped: p99", unit: "ms", digits: 1},
-			{name: "stopped: p99.9", unit: "ms", digits: 1},
-			{name: "stopped: hang"},
-			{name: "slow: p99", unit: "ms", digits: 1},
-			{name: "slow: p99.9", unit: "ms", digits: 1},
-			{name: "slow: longest", unit: "ms", digits: 1},
+			{name: "stopped, p99", unit: "ms", digits: 1},
+			{name: "stopped, p99.9", unit: "ms", digits: 1, ratio: true, plot: true},
+			{name: "stopped, hang"},
+			{name: "slow, p99", unit: "ms", digits: 1},
+			{name: "slow, p99.9", unit: "ms", digits: 1, ratio: true, plot: true},
+			{name: "slow, longest", unit: "ms", digits: 1},
 		},
 	}
 	for _, c := range contestants {

@@ -31,7 +31,7 @@ func (b *bench) report(name, title string, tables ...*table) error {
 			if !m.plot {
 				continue
 			}
-			file := fmt.Sprintf("%s-%s.svg", t.name, strings.ReplaceAll(m.name, " ", "-"))
+			file := fmt.Sprintf("%s-%s.svg", t.name, strings.ReplaceAll(strings.ReplaceAll(m.name, ",", ""), " ", "-"))
 			drawn, err := t.plot(i, filepath.Join(b.out, file))
 			if err != nil {
 				return fmt.Errorf("cannot plot %s: %w", file, err)
