@@ -23,10 +23,6 @@ import (
 	"fdkit/fdrecv"
 )
 
-// margin is how many descriptors are left for other things than connections. The pool
-// leaves them as well, if the kernel tells it how many there are.
-const margin = 16
-
 type worker struct {
 	epoll      int
 	next       func() (fd int, err error) // the next connection, or EAGAIN
@@ -54,11 +50,9 @@ func run() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return os.NewSyscallError("getrlimit", err)
 	}
-	w.most = max(int(min(limit.Cur, 1<<30))-margin, 1)
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if w.epoll = epoll; err == nil {
-		err = w.watch(unix.EPOLL_CTL_ADD, w.queue, w.events)
-	}
+	w.most = max(int(min(limit.Cur, 1<<30))-16, 1) // which the pool leaves as well, if the kernel tells it
+	w.epoll, _ = unix.EpollCreate1(unix.EPOLL_CLOEXEC) // if it fails, so does what follows
+	err := w.watch(unix.EPOLL_CTL_ADD, w.queue, w.events)
 	var events [256]unix.EpollEvent
 	for err == nil && (!w.ended || w.open > 0) {
 		var n int
@@ -116,16 +110,16 @@ func (w *worker) receive() {
 	}
 	switch {
 	case err == nil:
-		if w.open++; w.open == w.most { // the rest is for others
-			_ = w.watch(unix.EPOLL_CTL_DEL, w.queue, 0)
-		}
+		w.open++
 	case errors.Is(err, io.EOF):
 		w.ended = true
-		_ = w.watch(unix.EPOLL_CTL_DEL, w.queue, 0)
 	case fd >= 0:
 		_ = unix.Close(fd)
 	case err != unix.EAGAIN:
 		fmt.Fprintf(os.Stderr, "epollworker: a connection is lost: %v\n", err)
+	}
+	if w.ended || w.open == w.most { // others are for others
+		_ = w.watch(unix.EPOLL_CTL_DEL, w.queue, 0)
 	}
 }
 
