@@ -200,9 +200,9 @@ func (b *bench) spawners(program string) ([]spawnerServer, error) {
 			return []string{"xinetd", "-dontfork", "-f", config(p), "-pidfile", filepath.Join(p.dir, "pid"), "-filelog", filepath.Join(p.dir, "log")}
 		})},
 		{"openbsd-inetd", "inetd", "openbsd-inetd", configured(func(p place) string {
-			return fmt.Sprintf("%s:%s stream tcp nowait root %s %[3]s\n", ip(p), port(p), program)
+			return fmt.Sprintf("%s:%s stream tcp nowait.1000000 root %s %[3]s\n", ip(p), port(p), program)
 		}, func(p place) []string {
-			return []string{"inetd", "-i", "-R", "0", config(p)}
+			return []string{"inetd", "-i", config(p)}
 		})},
 		{"systemd-socket-activate", "systemd-socket-activate", "systemd", one(func(p place) []string {
 			return []string{"systemd-socket-activate", "--accept", "--inetd", "-l", p.address.String(), program}
