@@ -54,7 +54,9 @@ func main() {
 		enter(os.Args[2], os.Args[3:])
 	}
 	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+		if err != errSaid {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
 		os.Exit(1)
 	}
 }
@@ -118,11 +120,8 @@ func (b *bench) runSuites(chosen []string) error {
 	if err := ownNetwork(); err != nil {
 		return err
 	}
+	b.dir = os.Getenv(dirVar)
 	var err error
-	if b.dir, err = os.MkdirTemp("", "fdkit-bench"); err != nil {
-		return err
-	}
-	defer os.RemoveAll(b.dir)
 	if b.group, err = openCgroup(); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: CPU time cannot be measured: %v\n", err)
 	}

@@ -18,7 +18,7 @@ const backlog = "4096"
 
 // spawn is the suite of servers that start one program per connection.
 func spawn(b *bench) error {
-	echo, err := b.compile("echo-line")
+	echo, err := b.compile("echo-line", freestanding...)
 	if err != nil {
 		return err
 	}
