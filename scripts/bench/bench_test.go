@@ -217,7 +217,8 @@ func TestCompare(t *testing.T) {
 		metrics: []metric{{name: "figure", ratio: true}},
 		contestants: []contestant{
 			measured("A", 100, 200, 400), measured("B", 50, 300, 200), measured("C", 1, -1),
-			{name: "D", needs: "no-such-program", pkg: "no-such-package"}, measured("other"),
+			{name: "D", needs: "no-such-program", pkg: "no-such-package"},
+			measured("other"),
 		},
 		absent: [][2]string{{"E", "not packaged"}},
 	}
