@@ -4,9 +4,11 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // slots is how many programs each contestant may run at once: more than there are
@@ -123,9 +125,19 @@ func (b *bench) measureLoad(s server, l load) (figures []float64, err error) {
 	}
 	µs := func(q float64) float64 { return float64(done.quantile(q).Nanoseconds()) / 1e3 }
 	return []float64{
-		done.rate(), used.Seconds() * 1e6 / float64(done.connections), µs(0.5), µs(0.99), µs(0.999),
+		done.rate(), b.perThousand(used, done.connections), µs(0.5), µs(0.99), µs(0.999),
 		float64(memory) / (1 << 20), float64(done.failed), 100 * done.cpu.Seconds() / done.took.Seconds(),
 	}, nil
+}
+
+// perThousand returns the CPU time of so many connections in milliseconds per thousand.
+// Without a cgroup it is not a number: getrusage(2) would leave out children that nobody
+// has waited for.
+func (b *bench) perThousand(used time.Duration, connections int) float64 {
+	if b.group == nil {
+		return math.NaN()
+	}
+	return used.Seconds() * 1e6 / float64(connections)
 }
 
 // spawnerServer is a server that starts programs.
