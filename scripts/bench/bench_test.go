@@ -16,28 +16,51 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// built builds fdkit and bench, and returns the command that runs bench.
-func built(t *testing.T, args ...string) *exec.Cmd {
-	t.Helper()
-	dir := t.TempDir()
+// programs has fdkit, bench and epollworker.
+var programs string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "bench-test")
+	if err != nil {
+		panic(err)
+	}
+	programs = dir
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+var build = sync.OnceValue(func() error {
 	for name, from := range map[string]string{"fdkit": "../..", "epollworker": "../examples/epollworker", "bench": "."} {
-		c := exec.Command("go", "build", "-trimpath", "-tags=urfave_cli_no_docs", "-o", filepath.Join(dir, name), ".")
+		c := exec.Command("go", "build", "-trimpath", "-tags=urfave_cli_no_docs", "-o", filepath.Join(programs, name), ".")
 		c.Dir = from
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := c.CombinedOutput(); err != nil {
-			t.Fatalf("go build of %s: %v\n%s", name, err, out)
+			return fmt.Errorf("go build of %s: %w\n%s", name, err, out)
 		}
 	}
+	return nil
+})
+
+// built returns the command that runs bench, in a directory of its own.
+func built(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
 	temporary := filepath.Join(dir, "tmp")
 	if err := os.Mkdir(temporary, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"--quick", "--fdkit", filepath.Join(dir, "fdkit"), "--out", filepath.Join(dir, "results")}, args...)
-	c := exec.Command(filepath.Join(dir, "bench"), args...)
+	args = append([]string{"--quick", "--fdkit", filepath.Join(programs, "fdkit"), "--out", filepath.Join(dir, "results")}, args...)
+	c := exec.Command(filepath.Join(programs, "bench"), args...)
 	c.Env = append(os.Environ(), "TMPDIR="+temporary)
 	c.Dir = dir
 	return c
@@ -87,23 +110,37 @@ func TestQuick(t *testing.T) {
 	}
 }
 
-// A run that is killed takes with it all that it has started.
-func TestKilled(t *testing.T) {
-	c := built(t, "spawn")
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	within(t, "a contestant has started", func() bool {
-		all, _ := filepath.Glob(filepath.Join(c.Dir, "tmp", "*", "server*", "log"))
-		return len(all) > 0
-	})
-	if err := c.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = c.Wait()
-	within(t, "all processes have ended", func() bool { return nothingLeft(c) })
-	for _, dir := range cgroupsOf(c) {
-		within(t, "its cgroup is empty", func() bool { return os.Remove(dir) == nil })
+// However a run ends, it takes with it all that it has started; where it can, its files
+// and its cgroup as well.
+func TestEnded(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			c := built(t, "spawn")
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			within(t, "a contestant has started", func() bool {
+				all, _ := filepath.Glob(filepath.Join(c.Dir, "tmp", "*", "server*", "log"))
+				return len(all) > 0
+			})
+			if err := c.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Wait(); err == nil {
+				t.Error("it has ended well")
+			}
+			within(t, "all processes have ended", func() bool { return nothingLeft(c) })
+			if sig == syscall.SIGKILL {
+				for _, dir := range cgroupsOf(c) {
+					within(t, "its cgroup is empty", func() bool { return os.Remove(dir) == nil })
+				}
+				return
+			}
+			left, _ := filepath.Glob(filepath.Join(c.Dir, "tmp", "*"))
+			if left = append(left, cgroupsOf(c)...); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
 	}
 }
 

@@ -7,15 +7,19 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// cgroupVar tells the run inside of its cgroup, "" if there is none. That it is set
-// tells that this is the run inside.
-const cgroupVar = "FDKIT_BENCH_CGROUP"
+// The run inside is told of its cgroup, "" if there is none, and of its directory for
+// files. That they are set tells that this is the run inside.
+const (
+	cgroupVar = "FDKIT_BENCH_CGROUP"
+	dirVar    = "FDKIT_BENCH_DIR"
+)
 
 func isolated() bool {
 	_, set := os.LookupEnv(cgroupVar)
@@ -32,9 +36,14 @@ func isolate() error {
 		fmt.Fprintf(os.Stderr, "bench: no cgroup: %v\n", err)
 	}
 	defer group.remove()
+	dir, err := os.MkdirTemp("", "fdkit-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
 	c := exec.Command("/proc/self/exe", os.Args[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.Env = append(os.Environ(), cgroupVar+"="+group.String())
+	c.Env = append(os.Environ(), cgroupVar+"="+group.String(), dirVar+"="+dir)
 	c.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 		Pdeathsig:  syscall.SIGKILL,
@@ -44,17 +53,25 @@ func isolate() error {
 		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
 		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
 	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	runtime.LockOSThread() // Pdeathsig is of the thread, PR_SET_PDEATHSIG(2const)
-	err = c.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
-		group.remove()
-		os.Exit(exit.ExitCode()) // it has said why
-	}
-	if err != nil {
+	if err := c.Start(); err != nil {
 		return fmt.Errorf("cannot make namespaces: %w; it takes root, or user namespaces", err)
 	}
-	return nil
+	go func() {
+		<-signals
+		_ = c.Process.Kill()
+	}()
+	err = c.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
+		return errSaid
+	}
+	return err
 }
+
+// errSaid says that the run inside has said already what was wrong.
+var errSaid = errors.New("it has failed")
 
 // ownNetwork makes the new namespaces fit for use.
 func ownNetwork() error {

@@ -76,7 +76,7 @@ type generator struct {
 
 // Some answer has to come within this time, and so many connections may fail.
 const (
-	silence    = 10 * time.Second
+	silence    = 30 * time.Second
 	mostFailed = 1000
 )
 

@@ -60,7 +60,9 @@ func main() {
 		hold()
 	}
 	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+		if err != errSaid {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
 		os.Exit(1)
 	}
 }
@@ -124,13 +126,11 @@ func (b *bench) runSuites(chosen []string) error {
 	if err := ownNetwork(); err != nil {
 		return err
 	}
+	b.dir = os.Getenv(dirVar)
 	var err error
-	if b.dir, err = os.MkdirTemp("", "fdkit-bench"); err != nil {
-		return err
-	}
-	defer os.RemoveAll(b.dir)
 	if b.group, err = openCgroup(); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: CPU time cannot be measured: %v\n", err)
+		b.group = nil
 	}
 	for _, s := range suites {
 		if !slices.Contains(chosen, s.name) {

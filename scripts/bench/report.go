@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,7 +97,12 @@ func (t *table) write(text *strings.Builder) {
 				}
 				continue
 			}
-			fmt.Fprintf(text, " %.*f |", m.digits, spreadOf(r.rounds, i).median)
+			s := spreadOf(r.rounds, i)
+			if math.IsNaN(s.median) {
+				fmt.Fprint(text, " not measured |")
+			} else {
+				fmt.Fprintf(text, " %.*f |", m.digits, s.median)
+			}
 			if m.ratio {
 				s := spreadOf(r.ratios, i)
 				fmt.Fprintf(text, " %.2f (%.2f..%.2f) |", s.median, s.min, s.max)

@@ -40,7 +40,7 @@ type running struct {
 
 const (
 	enterCommand = "enter-cgroup"
-	patience     = 10 * time.Second
+	patience     = 30 * time.Second
 )
 
 // enter is what runs first in each process of a contestant: it enters the cgroup and

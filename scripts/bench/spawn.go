@@ -4,9 +4,11 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // slots is how many programs each contestant may run at once: more than there are
@@ -18,7 +20,7 @@ const backlog = "4096"
 
 // spawn is the suite of servers that start one program per connection.
 func spawn(b *bench) error {
-	echo, err := b.compile("echo-line")
+	echo, err := b.compile("echo-line", freestanding...)
 	if err != nil {
 		return err
 	}
@@ -123,9 +125,19 @@ func (b *bench) measureLoad(s server, l load) (figures []float64, err error) {
 	}
 	µs := func(q float64) float64 { return float64(done.quantile(q).Nanoseconds()) / 1e3 }
 	return []float64{
-		done.rate(), used.Seconds() * 1e6 / float64(done.connections), µs(0.5), µs(0.99), µs(0.999),
+		done.rate(), b.perThousand(used, done.connections), µs(0.5), µs(0.99), µs(0.999),
 		float64(memory) / (1 << 20), float64(done.failed), 100 * done.cpu.Seconds() / done.took.Seconds(),
 	}, nil
+}
+
+// perThousand returns the CPU time of so many connections in milliseconds per thousand.
+// Without a cgroup it is not a number: getrusage(2) would leave out children that nobody
+// has waited for.
+func (b *bench) perThousand(used time.Duration, connections int) float64 {
+	if b.group == nil {
+		return math.NaN()
+	}
+	return used.Seconds() * 1e6 / float64(connections)
 }
 
 // spawnerServer is a server that starts programs.
@@ -200,9 +212,9 @@ func (b *bench) spawners(program string) ([]spawnerServer, error) {
 			return []string{"xinetd", "-dontfork", "-f", config(p), "-pidfile", filepath.Join(p.dir, "pid"), "-filelog", filepath.Join(p.dir, "log")}
 		})},
 		{"openbsd-inetd", "inetd", "openbsd-inetd", configured(func(p place) string {
-			return fmt.Sprintf("%s:%s stream tcp nowait root %s %[3]s\n", ip(p), port(p), program)
+			return fmt.Sprintf("%s:%s stream tcp nowait.1000000 root %s %[3]s\n", ip(p), port(p), program)
 		}, func(p place) []string {
-			return []string{"inetd", "-i", "-R", "0", config(p)}
+			return []string{"inetd", "-i", config(p)}
 		})},
 		{"systemd-socket-activate", "systemd-socket-activate", "systemd", one(func(p place) []string {
 			return []string{"systemd-socket-activate", "--accept", "--inetd", "-l", p.address.String(), program}

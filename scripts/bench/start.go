@@ -67,6 +67,10 @@ func (b *bench) starts() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
+	exit, err := b.compile("exit", freestanding...)
+	if err != nil {
+		return nil, err
+	}
 	starter, err := b.compile("starter")
 	if err != nil {
 		return nil, err
@@ -75,7 +79,7 @@ func (b *bench) starts() (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	var alone float64 // what the empty C program took in this round
+	var alone float64 // what the program that only exits took in this round
 	row := func(name, needs, pkg string, becomes bool, s server) contestant {
 		return contestant{name, needs, pkg, func() ([]float64, error) {
 			figures, err := b.measureStarts(s)
@@ -85,7 +89,7 @@ func (b *bench) starts() (*table, error) {
 			whole := figures[0]
 			if becomes {
 				whole -= alone
-			} else if name == emptyC {
+			} else if name == onlyExits {
 				alone = whole
 			}
 			return append([]float64{whole}, figures...), nil
@@ -103,7 +107,7 @@ func (b *bench) starts() (*table, error) {
 		title: "Start of recv-exec",
 		notes: []string{
 			"Whole is the time from vfork to the end of the process, the median of " + count + " starts in each round. " +
-				"Those that receive a descriptor then become the empty C program; until exec is without the time that this takes in the same round.",
+				"Those that receive a descriptor then become the program that only exits; until exec is without the time that this takes in the same round.",
 		},
 		metrics: []metric{
 			{name: "until exec", unit: "µs", ratio: true, plot: true},
@@ -113,26 +117,27 @@ func (b *bench) starts() (*table, error) {
 		},
 		contestants: []contestant{
 			row("an empty Go program", "", "", false, one(starter, count, emptyGo)),
-			row(emptyC, "", "", false, one(starter, count, empty)),
-			row("fdkit recv-exec, stdin is a socket", "", "", true, one(starter, "-m", count, b.fdkit, "recv-exec", empty)),
+			row(onlyExits, "", "", false, one(starter, count, exit)),
+			row("an empty C program, static", "", "", false, one(starter, count, empty)),
+			row("fdkit recv-exec, stdin is a socket", "", "", true, one(starter, "-m", count, b.fdkit, "recv-exec", exit)),
 			row("fdkit recv-exec, from a shell pipe", "", "", true, server{commands: func(p place) [][]string {
 				port := strconv.Itoa(int(p.address.Port()))
 				return [][]string{
 					{b.fdkit, "listen", p.address.String()},
-					{starter, "-c", p.address.Addr().String(), port, count, b.fdkit, "recv-exec", empty},
+					{starter, "-c", p.address.Addr().String(), port, count, b.fdkit, "recv-exec", exit},
 				}
 			}}),
 			row("s6-fdholder-retrieve", "s6-fdholder-daemon", "s6", true, server{prepare: fdholderRules, commands: func(place) [][]string {
 				return [][]string{
 					{"s6-fdholder-daemon", "-1", "-i", "rules", "holder"},
-					{"sh", "-c", `read -r ready; s6-fdholder-store holder it </dev/null && exec "$0" "$@"`, starter, count, "s6-fdholder-retrieve", "holder", "it", empty},
+					{"sh", "-c", `read -r ready; s6-fdholder-store holder it </dev/null && exec "$0" "$@"`, starter, count, "s6-fdholder-retrieve", "holder", "it", exit},
 				}
 			}}),
 		},
 	}, nil
 }
 
-const emptyC = "an empty C program, static"
+const onlyExits = "a program that only exits, without a C library"
 
 // fdholderRules let everybody store and retrieve, s6-accessrules(1).
 func fdholderRules(p place) error {
@@ -190,7 +195,7 @@ func (b *bench) measureStarts(s server) (figures []float64, err error) {
 
 // memoryTable tells what commands take that wait, and whether they grow.
 func (b *bench) memoryTable() (*table, error) {
-	echo, err := b.compile("echo-line")
+	echo, err := b.compile("echo-line", freestanding...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,2 +1,2 @@
-/* Does nothing: what starting a program costs at the least. */
+/* Does nothing, with a C library. */
 int main(void) { return 0; }

@@ -50,7 +50,7 @@ func run() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return os.NewSyscallError("getrlimit", err)
 	}
-	w.most = max(int(min(limit.Cur, 1<<30))-16, 1) // which the pool leaves as well, if the kernel tells it
+	w.most = max(int(min(limit.Cur, 1<<30))-16, 1)     // which the pool leaves as well, if the kernel tells it
 	w.epoll, _ = unix.EpollCreate1(unix.EPOLL_CLOEXEC) // if it fails, so does what follows
 	err := w.watch(unix.EPOLL_CTL_ADD, w.queue, w.events)
 	var events [256]unix.EpollEvent
