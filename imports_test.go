@@ -81,7 +81,7 @@ func TestImports(t *testing.T) {
 				return ours(path) && !slices.Contains(siblings, path)
 			})
 		default:
-			t.Errorf("there is a package %s; the house has main, cmd, listen, fdsend, fdrecv, exec and internal", p.ImportPath)
+			t.Errorf("there is a package %s; the house has main, cmd, listen, fdsend, fdrecv, exec, internal and scripts/examples", p.ImportPath)
 		}
 		if p.ImportPath != module+"/cmd" {
 			forbid("only cmd imports urfave/cli", slices.Concat(p.Imports, tests), func(path string) bool {

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(run{m}, map[string]func(){
 		"await":    await,
 		"burden":   burden,
+		"crowd":    crowd,
 		"dial":     dial,
 		"fields":   fields,
 		"filter":   filter,
@@ -55,7 +56,10 @@ var fdkit = sync.OnceValues(func() (dir string, err error) {
 	if built, err = os.MkdirTemp("", "fdkit-test"); err != nil {
 		return "", err
 	}
-	return built, build(filepath.Join(built, "fdkit"), raceEnabled)
+	if err := build(filepath.Join(built, "fdkit"), raceEnabled); err != nil {
+		return "", err
+	}
+	return built, buildPackage("fdkit/scripts/examples/epollworker", filepath.Join(built, "epollworker"), raceEnabled)
 })
 
 // build builds the program as make does, or with the race detector.

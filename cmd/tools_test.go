@@ -106,6 +106,49 @@ func dial() {
 	})
 }
 
+// crowd opens connections one after the other, each when the one before has had 64 bytes
+// answered, and keeps them: until FILE exists, and all are answered once more.
+//
+//	crowd -count N [-until FILE] ADDRESS
+func crowd() {
+	count := flag.Int("count", 1, "connections")
+	until := flag.String("until", "", "ask again, and end, when this file exists")
+	flag.Parse()
+	ask := func(c net.Conn) {
+		question := bytes.Repeat([]byte{'q'}, 64)
+		_, err := c.Write(question)
+		fatal(err)
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		answer := make([]byte, len(question))
+		_, err = io.ReadFull(c, answer)
+		fatal(err)
+		if !bytes.Equal(answer, question) {
+			fatal(fmt.Errorf("the answer is %q, want %q", answer, question))
+		}
+	}
+	var all []net.Conn
+	for range *count {
+		c, err := net.Dial("tcp", flag.Arg(0))
+		fatal(err)
+		ask(c)
+		all = append(all, c)
+	}
+	if *until == "" {
+		return
+	}
+	fmt.Println(len(all), "open")
+	for {
+		if _, err := os.Stat(*until); err == nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, c := range all {
+		ask(c)
+	}
+	fmt.Println(len(all), "answered")
+}
+
 func exchange(address string, input []byte, hold string) ([]byte, error) {
 	return exchangeFrom(net.Dialer{}, address, input, hold)
 }
