@@ -738,13 +738,12 @@ run 1; ask 127.0.0.1:80`,
 		want:   "321\n",
 	},
 	{
-		page: "fdkit-merge.1", files: map[string]string{"job": "#!/bin/sh"},
-		blocks: []string{"fdkit pool --from /run/jobs.q --key FDKIT_KEY --idle 1m --resident -- \\", "fdkit listen :7000 | fdkit pool -n 100 --first-byte-timeout 10s ./job"},
+		page: "fdkit-merge.1", blocks: []string{"fdkit pool --from /run/jobs.q --key FDKIT_KEY --idle 1m --resident -- \\", "fdkit listen :7000 | fdkit route --by line --consume --to '*=/run/jobs.q'"},
 		script: `sed -i 's/^fdkit pool/exec &/' 1; run 1; pool=$!; await 'test -S /run/jobs.q'; run 2; await 'dial 127.0.0.1:7000 </dev/null'
-clients=; for i in 1 2 3 4; do for job in red blue; do printf '%s\nline of %s\n%s\n' $job $job $i | dial 127.0.0.1:7000 & clients="$clients $!"; done; done
-echo ../passwd | dial 127.0.0.1:7000; wait $clients; kill $pool; wait $pool
-grep -h line red.out blue.out | sed 's/^ *//'; cat red.out | wc -l`,
-		want: "there is no such job\n4 line of red\n4 line of blue\n5\n",
+clients=; for i in 1 2 3 4; do for job in red ../blue; do printf '%s\nline of %s\n%s\n' $job $job $i | dial 127.0.0.1:7000 & clients="$clients $!"; done; done
+wait $clients; kill $pool; wait $pool
+grep -h line red.out %2E.%2Fblue.out | sed 's/^ *//'; cat red.out | wc -l`,
+		want: "4 line of red\n4 line of ../blue\n5\n",
 	},
 	{
 		page: "fdkit-merge.1", blocks: []string{"fdkit send --each r:one.fifo r:two.fifo | fdkit merge"},
