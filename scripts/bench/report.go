@@ -103,14 +103,16 @@ func (t *table) write(text *strings.Builder) {
 				continue
 			}
 			s := spreadOf(r.rounds, i)
-			if math.IsNaN(s.median) {
-				fmt.Fprint(text, " not measured |")
-			} else {
+			measured := !math.IsNaN(s.median)
+			if measured {
 				fmt.Fprintf(text, " %.*f |", m.digits, s.median)
+			} else {
+				fmt.Fprint(text, " not measured |")
 			}
-			if m.ratio {
-				s := spreadOf(r.ratios, i)
+			if s = spreadOf(r.ratios, i); m.ratio && measured {
 				fmt.Fprintf(text, " %.2f (%.2f..%.2f) |", s.median, s.min, s.max)
+			} else if m.ratio {
+				fmt.Fprint(text, " |")
 			}
 		}
 		fmt.Fprintln(text)
