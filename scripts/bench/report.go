@@ -51,17 +51,22 @@ func (b *bench) report(name, title string, tables ...*table) error {
 	return nil
 }
 
+// versionsOf returns the packages of the contestants, with their versions.
 func versionsOf(tables []*table) string {
-	var all []string
+	var names, all []string
 	for _, t := range tables {
 		for _, c := range t.contestants {
-			version := packageVersion(c.pkg)
-			if one := c.pkg + " " + version; c.pkg != "" && version != "" && !slices.Contains(all, one) {
-				all = append(all, one)
+			if c.pkg != "" && !slices.Contains(names, c.pkg) {
+				names = append(names, c.pkg)
 			}
 		}
 	}
-	slices.Sort(all)
+	slices.Sort(names)
+	for _, name := range names {
+		if version := packageVersion(name); version != "" {
+			all = append(all, name+" "+version)
+		}
+	}
 	return strings.Join(all, ", ")
 }
 
@@ -98,14 +103,16 @@ func (t *table) write(text *strings.Builder) {
 				continue
 			}
 			s := spreadOf(r.rounds, i)
-			if math.IsNaN(s.median) {
-				fmt.Fprint(text, " not measured |")
-			} else {
+			measured := !math.IsNaN(s.median)
+			if measured {
 				fmt.Fprintf(text, " %.*f |", m.digits, s.median)
+			} else {
+				fmt.Fprint(text, " not measured |")
 			}
-			if m.ratio {
-				s := spreadOf(r.ratios, i)
+			if s = spreadOf(r.ratios, i); m.ratio && measured {
 				fmt.Fprintf(text, " %.2f (%.2f..%.2f) |", s.median, s.min, s.max)
+			} else if m.ratio {
+				fmt.Fprint(text, " |")
 			}
 		}
 		fmt.Fprintln(text)
