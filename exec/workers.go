@@ -151,15 +151,11 @@ func (w *Workers) Run() (failure error) {
 	for {
 		w.obey()
 		w.look(time.Now())
-		if w.over() {
-			return failure
-		}
-		ended := w.ended
 		if err := w.handOut(); err != nil {
 			w.ended, failure = true, err
 		}
-		if w.ended != ended {
-			continue // nothing else may ever happen
+		if w.over() { // behind handOut, which may have seen the end: nothing else tells of it
+			return failure
 		}
 		if err := w.wait(); err != nil {
 			return err

@@ -29,6 +29,8 @@ function __fdkit_state
             set valued from proto wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env balance queue-fd key max-keys idle max-requests max-age ready-timeout user group chroot metrics log
         case serve
             set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
+        case merge
+            set valued from wait frame end idle max-line max-held mode owner log
         case grab
             set valued to fd name mode owner log
         case torture
@@ -37,6 +39,8 @@ function __fdkit_state
             set valued pid sndbuf user
         case tap
             set valued from to wait decode bytes output mode owner log
+        case route
+            set valued by to from silent timeout max-waiting max-bytes wait metrics mode owner log
     end
     set -l where options
     while set -q words[1]
@@ -147,6 +151,7 @@ complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and t
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
+complete -c fdkit -n __fish_is_first_token -a merge -d 'write whole lines from many connections to stdout'
 complete -c fdkit -n __fish_is_first_token -a grab -d 'become a program with copies of another process\'s descriptors, or send them'
 complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
 complete -c fdkit -n __fish_is_first_token -a who -d 'tell which processes hold an open socket, pipe or file'
@@ -154,6 +159,7 @@ complete -c fdkit -n __fish_is_first_token -a queue -d 'show what is in flight i
 complete -c fdkit -n __fish_is_first_token -a torture -d 'test a program that receives or sends descriptors with what it does not expect'
 complete -c fdkit -n __fish_is_first_token -a doctor -d 'find out what decides on this machine whether descriptors pass'
 complete -c fdkit -n __fish_is_first_token -a tap -d 'show what passes between queues, or through a Unix socket'
+complete -c fdkit -n __fish_is_first_token -a route -d 'send each connection to one of several queues, by its first bytes or its addresses'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
@@ -441,6 +447,23 @@ complete -c fdkit -n '__fdkit_address serve' -a 'unix: tcp: tcp4: tcp6: fd: syst
 complete -c fdkit -n '__fdkit_address serve; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_addressed serve' -a '(__fdkit_after_addresses serve)'
 
+complete -c fdkit -n '__fdkit_at merge' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at merge' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
+complete -c fdkit -n '__fdkit_at merge' -l frame -d 'keep together what KIND says: line, or length[=N], blocks after N bytes of length' -r -F
+complete -c fdkit -n '__fdkit_at merge' -l end -d 'end when a client sends LINE' -r -F
+complete -c fdkit -n '__fdkit_at merge' -l idle -d 'end when no client was there for TIME' -x
+complete -c fdkit -n '__fdkit_at merge' -l max-line -d 'close clients whose lines have more than SIZE bytes' -r -F
+complete -c fdkit -n '__fdkit_at merge' -l max-held -d 'hold at most about SIZE bytes of unfinished lines' -r -F
+complete -c fdkit -n '__fdkit_at merge' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at merge' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at merge' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at merge' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at merge' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at merge' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at merge' -l log-anonymize -d 'shorten the addresses of clients in the log'
+complete -c fdkit -n '__fdkit_at merge' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand merge' -F
+
 complete -c fdkit -n '__fdkit_at grab' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at grab' -l fd -d 'place the descriptor at N[,N...], or each of several at its own N' -x
 complete -c fdkit -n '__fdkit_at grab' -l name -d 'call the next descriptor NAME; one for each, in order' -x
@@ -510,6 +533,26 @@ complete -c fdkit -n '__fdkit_at tap' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at tap' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at tap' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand tap' -F
+
+complete -c fdkit -n '__fdkit_at route' -l by -d 'go by KEY' -r -F
+complete -c fdkit -n '__fdkit_at route' -l to -d 'send connections whose key matches to a queue: PATTERN=QUEUE, * being the default route' -r -F
+complete -c fdkit -n '__fdkit_at route' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at route' -l consume -d 'take the key from the stream, so that the program does not see it'
+complete -c fdkit -n '__fdkit_at route' -l silent -d 'send clients who have sent nothing when their time is up to QUEUE' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at route' -l timeout -d 'close connections whose key is not there after TIME' -x
+complete -c fdkit -n '__fdkit_at route' -l max-waiting -d 'let at most N connections wait' -x
+complete -c fdkit -n '__fdkit_at route' -l max-bytes -d 'look for the key in the first N bytes' -x
+complete -c fdkit -n '__fdkit_at route' -l wait -d 'wait at most TIME for somebody else to make the queue of --from' -x
+complete -c fdkit -n '__fdkit_at route' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
+complete -c fdkit -n '__fdkit_at route' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at route' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at route' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at route' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at route' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at route' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at route' -l log-anonymize -d 'shorten the addresses of clients in the log'
+complete -c fdkit -n '__fdkit_at route' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand route' -F
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
