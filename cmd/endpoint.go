@@ -72,7 +72,7 @@ func metricsOf(c *cli.Context, log logger, accepts, runs bool) (*metrics, error)
 	m := newMetrics(accepts, runs)
 	m.address = a
 	err = m.bind(log)
-	if c.Bool("takeover") && errors.Is(err, unix.EADDRINUSE) {
+	if takesOver(c) && errors.Is(err, unix.EADDRINUSE) {
 		m.lacking, err = true, nil // whose place is taken may have it
 	}
 	if err != nil {

@@ -24,6 +24,11 @@ func takeoverFlag(what string) cli.Flag {
 	return &cli.BoolFlag{Name: "takeover", Usage: "take the place of " + what, DisableDefaultText: true}
 }
 
+// takesOver tells whether the option is given, which for fdkit serve has a value.
+func takesOver(c *cli.Context) bool {
+	return c.IsSet("takeover") && c.String("takeover") != "false"
+}
+
 // succession is how a command takes the place of others at a named queue, and gives up
 // its own.
 type succession struct {
@@ -39,10 +44,10 @@ type succession struct {
 
 // successionOf checks the options. The option of that name names the queue.
 func successionOf(c *cli.Context, option string, log logger) (*succession, error) {
-	s := &succession{log: log, takeover: c.IsSet("takeover")}
+	s := &succession{log: log, takeover: takesOver(c)}
 	for _, name := range []string{"takeover", "keep-listening"} {
 		if c.IsSet(name) && !queue.IsNamed(c.String(option)) {
-			return nil, usageHint("--"+option+" PATH names one", "option --%s: it is for a named queue", name)
+			return nil, usageHint("--"+option+" PATH or @NAME names one", "option --%s: it is for a named queue", name)
 		}
 	}
 	if c.IsSet("keep-listening") {
