@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -71,6 +72,9 @@ func (k *Kept) take(fit func(l *Listener) bool) *Listener {
 
 // takeIP takes the socket that is bound to ip and port as bindIP would bind another one.
 func (k *Kept) takeIP(ip netip.Addr, dual bool, a Address, o Options) *Listener {
+	if zone, err := zoneID(ip.Zone()); err == nil && zone != 0 {
+		ip = ip.WithZone(strconv.Itoa(int(zone))) // as getsockname(2) has it
+	}
 	return k.take(func(l *Listener) bool {
 		if l.local.Unix || a.Port == 0 || l.local.IP != netip.AddrPortFrom(ip, a.Port) {
 			return false

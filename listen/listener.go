@@ -181,7 +181,7 @@ func listenTCP(a Address, o Options) (ls []*Listener, err error) {
 
 func bindIP(ip netip.Addr, a Address, dual bool, o Options) (*Listener, error) {
 	ip = ip.Unmap()
-	if l := o.Kept.takeIP(ip, dual, a, o); l != nil {
+	if l := o.Kept.takeIP(ip, dual && !o.V6Only, a, o); l != nil {
 		return l.adopt(a, o)
 	}
 	port := a.Port
