@@ -100,7 +100,7 @@ func runListen(c *cli.Context) error {
 // bind binds the addresses.
 func (s *service) bind(c *cli.Context, _ <-chan os.Signal) (ended bool, err error) {
 	if err := s.intake.bind(c, true, s.metrics); err != nil {
-		return false, err
+		return false, s.succession.explain(err)
 	}
 	return false, checkQueue(c, "to")
 }

@@ -3,15 +3,18 @@
 package cmd
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"fdkit/fdsend"
 	"fdkit/internal/hint"
 	"fdkit/internal/queue"
+	"fdkit/internal/unixpath"
 	"fdkit/listen"
 )
 
@@ -66,7 +69,7 @@ type registered interface {
 // open opens the register. Without one, who asks for nothing of it can do as well.
 func (s *succession) open(q registered) (err error) {
 	if s.register, err = q.Register(s.takeover); err != nil {
-		return s.without("cannot take part in the register of the queue", err)
+		return s.without("cannot open the register of the queue", err)
 	}
 	sockets, err := s.register.Sockets()
 	if err != nil {
@@ -84,6 +87,9 @@ func (s *succession) without(what string, err error) error {
 		s.register.Close()
 		s.register = nil
 	}
+	if s.takeover {
+		what = "cannot take over"
+	}
 	err = fmt.Errorf("%s: %w", what, err)
 	if s.takeover || s.keep > 0 {
 		return err
@@ -92,6 +98,15 @@ func (s *succession) without(what string, err error) error {
 		s.log.say(isInfo, "notice", err.Error(), hint.Of(err), nil)
 	}
 	return nil
+}
+
+// explain gives the cure of an address that is in use.
+func (s *succession) explain(err error) error {
+	inUse := errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unixpath.ErrLive)
+	if s.takeover || s.register == nil || !inUse || !s.register.Live() {
+		return err
+	}
+	return hint.Wrap(err, "--takeover takes the place of the fdkit listen at the queue, with its sockets")
 }
 
 // enter enters this process with its listeners, which are its own from now on, and closes

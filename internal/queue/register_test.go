@@ -368,12 +368,12 @@ func TestKeep(t *testing.T) {
 			address := listener.line()
 			var said notices
 			early := openToReceive(t, path, Options{Keeping: said.add})
-			pool := join(t, "receive", path, nil) // it dies, too
+			pool := join(t, "receive", path, nil)
 			if refuses(address) {
 				t.Fatalf("nobody listens at %s", address)
 			}
+			pool.kill() // first: one of those who live says what they do
 			listener.kill()
-			pool.kill()
 			if test.expires {
 				fdtest.Eventually(t, "clients are refused", func() bool { return refuses(address) })
 				fdtest.Eventually(t, "the register is empty", func() bool { return entered(t, early) == "" })
@@ -436,10 +436,10 @@ func TestTakeOverByOther(t *testing.T) {
 	socket, _ := listening(t)
 	seat := enter(t, s, Listening, false, 0, socket.FD)
 	nobody := join(t, "send", path, asNobody(t))
-	nobody.ask("takeover", fmt.Sprintf("process %d of uid 0 has it: only the same user and root may take over", os.Getpid()))
+	nobody.ask("takeover", fmt.Sprintf("process %d is of uid 0: only the same user and root may take its place", os.Getpid()))
 	nobody.ask("forge", "forged")
 	fdtest.Eventually(t, "it is said", func() bool {
-		return said.has(fmt.Sprintf("process %d of uid %d may not take over", nobody.cmd.Process.Pid, fdtest.Nobody))
+		return said.has(fmt.Sprintf("process %d of uid %d may not take this one's place", nobody.cmd.Process.Pid, fdtest.Nobody))
 	})
 	select {
 	case <-seat.Replaced():

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
@@ -48,8 +47,7 @@ func (q *Queue) OpenRegister(role Role, takeover bool) (*Register, error) {
 		if takeover && e.role == role && !e.dead() && !e.yields() {
 			who := e.owner()
 			r.unlock()
-			return nil, hint.Wrap(fmt.Errorf("process %d of uid %d has it: only the same user and root may take over", who.Pid, who.Uid),
-				"without --takeover both have it")
+			return nil, fmt.Errorf("process %d is of uid %d: only the same user and root may take its place", who.Pid, who.Uid)
 		}
 	}
 	return &Register{register: r, role: role, takeover: takeover}, nil
@@ -80,6 +78,11 @@ func (r *Register) Sockets() (sockets []Socket, err error) {
 		}
 	}
 	return sockets, nil
+}
+
+// Live tells whether a process that lives has the role.
+func (r *Register) Live() bool {
+	return slices.ContainsFunc(r.entries, func(e *entry) bool { return e.role == r.role && !e.dead() })
 }
 
 // Has tells whether the register has the listening socket fd.
@@ -254,7 +257,7 @@ func (s *Seat) hear() (said []string) {
 		case successor && allowed:
 			s.coming = append(s.coming, who.PID)
 		case takeover && !allowed && !slices.Contains(s.coming, who.PID):
-			said = append(said, fmt.Sprintf("process %d of uid %d may not take over: only the same user and root may", who.PID, who.UID))
+			said = append(said, fmt.Sprintf("process %d of uid %d may not take this one's place: only the same user and root may", who.PID, who.UID))
 		case takeover:
 			if s.by == 0 {
 				s.by = who.PID
