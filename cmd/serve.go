@@ -22,7 +22,7 @@ func serveCommand() *cli.Command {
 			"options. See fdkit-serve(1).",
 		Flags: slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), environFlags(), []cli.Flag{
 			metricsFlag(),
-			&cli.StringFlag{Name: "takeover", Usage: "take the place of the fdkit serve with the same `NAME`, the path of a named queue, with its sockets"},
+			&cli.StringFlag{Name: "takeover", Usage: "take the place of the fdkit serve with the same named `QUEUE` here, with its sockets"},
 		}, clientLogFlags()),
 		Action: runServe,
 	}
