@@ -24,7 +24,7 @@ type Kept struct{ listeners []*Listener }
 // is bound to, and are 0 if it has none. A socket that does not listen is closed.
 func (k *Kept) Add(fd int, dev, ino uint64) {
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	if err == nil && listening != 0 && ours(fd) {
+	if err == nil && listening != 0 {
 		if l, err := newListener(fd); err == nil {
 			l.file = unixpath.Identity{Dev: dev, Ino: ino}
 			k.listeners = append(k.listeners, l)
@@ -32,13 +32,6 @@ func (k *Kept) Add(fd int, dev, ino uint64) {
 		}
 	}
 	_ = unix.Close(fd)
-}
-
-// ours tells whether the socket was made by this user or by root: who can write to the
-// place where it was kept need not be trusted with the clients of an address.
-func ours(fd int) bool {
-	var st unix.Stat_t
-	return unix.Fstat(fd, &st) == nil && (st.Uid == 0 || int(st.Uid) == os.Geteuid())
 }
 
 // Close closes those that Listen has not taken, and removes their files, but of those that

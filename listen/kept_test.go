@@ -206,7 +206,7 @@ func TestKeptFile(t *testing.T) {
 	}
 }
 
-// What is no listening socket of this user's or root's is closed at once.
+// What is no listening socket is closed at once.
 func TestKeptAdd(t *testing.T) {
 	fdtest.NoLeaks(t)
 	var kept listen.Kept

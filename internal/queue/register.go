@@ -64,8 +64,10 @@ const (
 	socketWord  = "socket"
 	// registerByte of the presence file is locked by who changes the register, fcntl(2).
 	registerByte = 1
-	// registerTime is how long its lock is waited for, and for room in flight.
+	// registerTime is how long its lock is waited for.
 	registerTime = 5 * time.Second
+	// registerRoom is how long its lock is held for want of room in flight.
+	registerRoom = time.Second
 )
 
 // Errors of the register.
@@ -127,17 +129,25 @@ func (r *register) read() error {
 	receiver := scm.NewReceiver(r.n.send, &interrupt.Calls{})
 	var m, last scm.Message
 	defer func() { last.Close() }()
-	for {
+	for deadline := time.Now().Add(registerRoom); ; {
 		came, err := receiver.Peek(&m)
 		if err != nil && !errors.Is(err, io.EOF) {
 			m.Close()
 			return fmt.Errorf("cannot read the queue's register: %w", err)
 		}
+		unread, err := unix.IoctlGetInt(r.n.send, unix.SIOCINQ) // of all messages, unix_inq_len() in net/unix/af_unix.c
+		switch {
+		case !came && (err != nil || unread > 0) && time.Now().Before(deadline):
+			// Somebody looks at the socket with SO_PEEK_OFF, socket(7), as fdkit queue does.
+			time.Sleep(time.Millisecond)
+			continue
+		case !came && (err != nil || unread > 0):
+			return errors.New("cannot read the queue's register: somebody has set SO_PEEK_OFF there")
+		}
 		if !came {
 			break
 		}
 		entries, valid := parseRegister(m.Payload, m.FDs)
-		unread, err := unix.IoctlGetInt(r.n.send, unix.SIOCINQ) // of all messages, unix_inq_len() in net/unix/af_unix.c
 		if valid && err == nil && unread == len(m.Payload) {
 			r.entries, r.present = entries, true
 			return nil
@@ -187,7 +197,7 @@ func (r *register) write() error {
 // trySoon sends a message. Too many descriptors in flight, and the like, heal with time.
 func trySoon(fd int, payload []byte, fds []int) error {
 	sender := scm.NewSender(fd, &interrupt.Calls{})
-	for deadline, pause := time.Now().Add(registerTime), time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	for deadline, pause := time.Now().Add(registerRoom), time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		_, err := sender.TransmitNow(payload, fds, nil)
 		heals := errors.Is(err, unix.ETOOMANYREFS) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN)
 		if !heals || time.Now().After(deadline) {
@@ -268,6 +278,13 @@ func (e *entry) owner() unix.Ucred {
 func (e *entry) yields() bool {
 	euid := os.Geteuid()
 	return euid == 0 || e.owner().Uid == uint32(euid)
+}
+
+// trusts tells whether a socket was made by root, this user or the owner of the queue: who
+// else can write to the register need not be trusted with the clients of an address.
+func (n *named) trusts(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && (st.Uid == 0 || int(st.Uid) == os.Geteuid() || int(st.Uid) == n.policy.uid)
 }
 
 // identity tells an entry from others.

@@ -288,6 +288,27 @@ func TestRegisterSurvives(t *testing.T) {
 	}
 }
 
+// Who looks at the register as fdkit queue does hides it for as long.
+func TestRegisterLookedAt(t *testing.T) {
+	fdtest.NoLeaks(t)
+	path := aPath(t)
+	s := openToReceive(t, path, Options{})
+	enter(t, s, Pooling, false, 0)
+	if err := unix.SetsockoptInt(s.named.send, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.named.lockRegister(registerTime); err == nil {
+		t.Errorf("the register has %d entries while it is hidden, want an error", len(r.entries))
+		r.unlock()
+	}
+	if err := unix.SetsockoptInt(s.named.send, unix.SOL_SOCKET, unix.SO_PEEK_OFF, -1); err != nil {
+		t.Fatal(err)
+	}
+	if got := entered(t, s); got != "pool 0" {
+		t.Errorf("the register has %q, want what was there", got)
+	}
+}
+
 func TestRegisterFull(t *testing.T) {
 	fdtest.NoLeaks(t)
 	path := aPath(t)
@@ -445,5 +466,11 @@ func TestTakeOverByOther(t *testing.T) {
 	case <-seat.Replaced():
 		t.Error("another user has replaced this process")
 	default:
+	}
+	// What it has entered is not taken for more than it is.
+	nobody.tell("enter 1h")
+	nobody.line()
+	if fds := available(t, s, true); len(fds) != 1 || !fdtest.SameFile(fds[0], socket.FD) {
+		t.Errorf("Sockets() gives %d sockets, want the one of the same user", len(fds))
 	}
 }

@@ -64,7 +64,7 @@ func (r *Register) Sockets() (sockets []Socket, err error) {
 		}
 		for _, s := range e.sockets {
 			inode := inodeOf(s.FD)
-			if seen[inode] {
+			if seen[inode] || !r.n.trusts(s.FD) {
 				continue
 			}
 			seen[inode] = true
