@@ -81,6 +81,7 @@ func runListen(c *cli.Context) error {
 			return err
 		}
 	}
+	succession.log = in.log // which is written in the background since bind
 	if err := succession.enter(in.listeners); err != nil {
 		return err
 	}

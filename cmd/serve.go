@@ -79,6 +79,8 @@ func runServe(c *cli.Context) error {
 		return err
 	}
 	defer in.close()
+	defer succession.leave() // before the log ends, which is written in the background since bind
+	succession.log = in.log
 	if err := succession.enter(in.listeners); err != nil {
 		return err
 	}
