@@ -29,6 +29,9 @@ func TestManServe(t *testing.T) {
 		if form == "" {
 			form, list = poolForms[name], &ofPool
 		}
+		if name == "takeover" {
+			form = "-takeover Ar queue" // there is no --to or --from that names it
+		}
 		if form == "" {
 			t.Fatalf("option %s is in neither page", name)
 		}

@@ -374,6 +374,27 @@ sed -i 's/^# later/await "grep -q pauses log"; cat log/' 1; sh ./1; await 'grep 
 	},
 	{
 		page:   "fdkit-listen.1",
+		blocks: []string{"fdkit listen --to /run/web.q :8080 &"},
+		script: `fdkit pool --from /run/web.q ./handler &
+sed -i 's/^# later/await "dial 127.0.0.1:8080 <\/dev\/null"/' 1
+run 1; shell=$!
+ask 127.0.0.1:8443; ask 127.0.0.1:8080
+await "test \$(pgrep -c -x -P $shell fdkit) = 1"`,
+		want: "handler: hello\nhandler: hello\n", needs: []string{"pgrep"},
+	},
+	{
+		page:   "fdkit-listen.1",
+		blocks: []string{"while :; do"},
+		script: `fdkit pool --from /run/web.q ./handler &
+run 1; loop=$!
+ask 127.0.0.1:8080
+killed=$(pgrep -P $loop -x fdkit)
+kill -KILL $killed
+ask 127.0.0.1:8080`,
+		want: "handler: hello\nhandler: hello\n", needs: []string{"pgrep"},
+	},
+	{
+		page:   "fdkit-listen.1",
 		blocks: []string{"fdkit listen --reuseport --to /run/web.q --ready-fd 3 :8080 3>ready &"},
 		script: `fdkit pool --from /run/web.q ./handler &
 fdkit listen --reuseport --to /run/web.q :8080 &
@@ -410,6 +431,12 @@ await "printf 'GET /greeting.txt HTTP/1.0\r\n\r\n' | dial 127.0.0.1:80 >got"; ta
 		page: "fdkit-serve.1", blocks: []string{"fdkit serve 127.0.0.1:8080 unix:/run/one.sock -- one:client"},
 		script: "mv one-client one:client; PATH=$PATH:.; run 1; ask 127.0.0.1:8080; ask unix:/run/one.sock",
 		want:   "one-client: hello\none-client: hello\n",
+	},
+	{
+		page: "fdkit-serve.1", blocks: []string{"fdkit serve --takeover /run/web.q :8080 ./handler"},
+		script: `fdkit serve --takeover /run/web.q :8080 ./old-handler & old=$!
+ask 127.0.0.1:8080; run 1; wait $old; ask 127.0.0.1:8080`,
+		want: "old: hello\nhandler: hello\n",
 	},
 	{
 		page: "fdkit-serve.1", blocks: []string{`fdkit serve -n 10 --busy-message 'come back later\n' :8080 ./handler`},
@@ -703,6 +730,12 @@ run 1; await 'git clone -q git://127.0.0.1/project 2>&1'; git -C project log --f
 	{
 		page: "fdkit-pool.1", blocks: []string{"fdkit listen --to /run/web.q :8080 &"},
 		script: "run 1; await 'echo hello | dial 127.0.0.1:8080 | grep new'; ask 127.0.0.1:8080", want: "new: hello\n",
+	},
+	{
+		page: "fdkit-pool.1", blocks: []string{"fdkit pool --takeover --from /run/web.q ./new-handler"},
+		script: `fdkit pool --from /run/web.q ./old-handler & old=$!
+fdkit listen --to /run/web.q :8080 & ask 127.0.0.1:8080; run 1; wait $old; ask 127.0.0.1:8080`,
+		want: "old: hello\nnew: hello\n",
 	},
 	{
 		page: "fdkit-pool.1", blocks: []string{"fdkit listen :80 | fdkit pool --user nobody --no-new-privs \\"},

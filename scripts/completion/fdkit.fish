@@ -12,7 +12,7 @@ function __fdkit_state
     set -l valued
     switch $command
         case listen
-            set valued to proto metrics backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
+            set valued to proto metrics keep-listening backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt user group chroot mode owner log
         case bind
             set valued to proto name backlog address-fd ready-fd socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen reuseport mark bind-to-device rcvbuf sndbuf sockopt mode owner log
         case connect
@@ -28,7 +28,7 @@ function __fdkit_state
         case pool
             set valued from proto wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env balance queue-fd key max-keys idle max-requests max-age ready-timeout user group chroot metrics log
         case serve
-            set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
+            set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics takeover log
         case merge
             set valued from wait frame end idle max-line max-held mode owner log
         case grab
@@ -165,6 +165,8 @@ complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at listen' -l proto -d 'send in dialect NAME' -x -a 'raw fdkit openssh util-linux python-multiprocessing node qmp haproxy s6-fdholder sd-notify runc'
 complete -c fdkit -n '__fdkit_at listen' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
+complete -c fdkit -n '__fdkit_at listen' -l takeover -d 'take the place of the fdkit listen at the queue, with its sockets'
+complete -c fdkit -n '__fdkit_at listen' -l keep-listening -d 'when this process is killed, let others at the queue keep its sockets open for TIME' -x
 complete -c fdkit -n '__fdkit_at listen' -l backlog -d 'let N connections wait in the kernel' -x
 complete -c fdkit -n '__fdkit_at listen' -s 1 -d 'once listening, write the port to stdout'
 complete -c fdkit -n '__fdkit_at listen' -l address-fd -d 'once listening, write each bound address as a line to descriptor N, and close it' -x
@@ -372,6 +374,7 @@ complete -c fdkit -n '__fdkit_at pool' -l group -d 'run programs with GROUP[,GRO
 complete -c fdkit -n '__fdkit_at pool' -l chroot -d 'make DIR the root directory of programs' -r -F
 complete -c fdkit -n '__fdkit_at pool' -l no-new-privs -d 'let programs get no privileges by set-user-ID bits and the like'
 complete -c fdkit -n '__fdkit_at pool' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
+complete -c fdkit -n '__fdkit_at pool' -l takeover -d 'take the place of the pools at the queue'
 complete -c fdkit -n '__fdkit_at pool' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at pool' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at pool' -s q -d 'say nothing'
@@ -437,6 +440,7 @@ complete -c fdkit -n '__fdkit_at serve' -l no-new-privs -d 'after binding, get n
 complete -c fdkit -n '__fdkit_at serve' -l accept-env -d 'let the program have variable NAME if it comes with the connection; a * at the end stands for anything' -x
 complete -c fdkit -n '__fdkit_at serve' -l dialect -d 'also describe the connection as NAME[,NAME...] does: cgi, ncat, socat, systemd, tcp6, ucspi or xinetd' -x
 complete -c fdkit -n '__fdkit_at serve' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
+complete -c fdkit -n '__fdkit_at serve' -l takeover -d 'take the place of the fdkit serve with the same named QUEUE here, with its sockets' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at serve' -s v -d 'say everything that happens'
 complete -c fdkit -n '__fdkit_at serve' -s Q -d 'say errors only; the default'
 complete -c fdkit -n '__fdkit_at serve' -s q -d 'say nothing'
