@@ -35,6 +35,9 @@ var readmeTries = map[string]string{
 		serve; opened 9418; git ls-remote git://127.0.0.1/x; git ls-remote git://127.0.0.1/y 2>&1 | grep 'repository not exported'`,
 	"fdkit listen :8080 | while fdkit recv-exec ./handler; do :; done": `handler; serve; answer you 'hi, you'; answer me 'hi, me'`,
 	"ksh93 -c 'fdkit listen :8080 | fdkit pool ./handler'":             `needs ksh93; handler; serve; answer you 'hi, you'`,
+	"fdkit pool --from ./web.q ./handler &": `handler; serve; answer you 'hi, you'
+		await "pgrep -P $services -f 'listen --takeover' && ! pgrep -P $services -f 'listen --keep'" >/dev/null
+		answer you 'hi, you'`,
 	"fdkit listen :8080 | fdkit pool --resident -n 4 scripts/examples/worker.py": `needs python3; ln -s "$ROOT/scripts" scripts
 		serve; answer you you`,
 	"go build -o epollworker ./scripts/examples/epollworker": `go() { (cd "$ROOT" && command go build -o "$dir/$3" "$4"); }; export dir; export -f go
