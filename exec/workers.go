@@ -147,11 +147,11 @@ func (w *Workers) Run() (failure error) {
 	for {
 		w.obey()
 		w.look(time.Now())
-		if w.over() {
-			return failure
-		}
 		if err := w.handOut(); err != nil {
 			w.ended, failure = true, err
+		}
+		if w.over() { // behind handOut, which may have come to the end of the queue
+			return failure
 		}
 		if err := w.wait(); err != nil {
 			return err
