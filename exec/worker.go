@@ -41,6 +41,7 @@ type Worker struct {
 	babble   int       // words that it has said and that are none
 	credit   int       // connections that it has said READY for
 	leases   []lease
+	done     bool // it has said DONE
 	open     int // descriptors that it has at most, as far as is known; -1: unknown
 	slow     time.Duration
 	shunned  time.Time // until then it is given nothing if others can have it
@@ -265,6 +266,12 @@ func (w *Workers) forsake(r *Worker) {
 
 // attend hears what the worker says, and sees whether it has received something.
 func (w *Workers) attend(r *Worker) {
+	w.hearAll(r)
+	w.settle(r)
+}
+
+// hearAll hears what the worker has said since the last time.
+func (w *Workers) hearAll(r *Worker) {
 	var m scm.Message
 	for n := 0; ; n++ {
 		if n == 64 { // others have their turn first
@@ -283,7 +290,6 @@ func (w *Workers) attend(r *Worker) {
 			w.hear(r, string(bytes.TrimRight(line, "\n\x00")))
 		}
 	}
-	w.settle(r)
 }
 
 // hear takes one word of the worker.
@@ -296,6 +302,7 @@ func (w *Workers) hear(r *Worker, text string) {
 		r.credit += int(max(n, 1))
 		w.serviceable(r)
 	case word == "DONE" && (!given || err == nil):
+		r.done = true
 		r.finish(n, given)
 	case r.babble < 10:
 		r.babble++

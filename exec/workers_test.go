@@ -70,6 +70,9 @@ func worker(args []string) error {
 		if does("ready") {
 			_ = unix.Shutdown(m.FDs[0], unix.SHUT_RDWR)
 			say(strings.TrimSuffix("DONE="+lease, "="))
+			if does("served") {
+				os.Exit(3)
+			}
 		}
 		if !does("keeps") {
 			m.Close()
@@ -425,6 +428,27 @@ func TestFailingWorker(t *testing.T) {
 		t.Errorf("Run() = %v", err)
 	}
 	w.wantTroubles(t, "has ended at once", "a connection is lost")
+}
+
+// TestIdleEnd: workers that were given nothing for long see the end of the queue too.
+func TestIdleEnd(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 2, nil)
+	fdtest.Eventually(t, "two workers have been started", w.see(func() bool { return len(w.pids) == 2 }))
+	w.finish(t)
+	w.wantTroubles(t)
+}
+
+// TestServedWorker: a worker that has served somebody and then ends does not fail at once,
+// and what it has said before its end is heard.
+func TestServedWorker(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 1, func(w *exec.Workers) { w.ReadyTimeout = time.Minute }, "ready", "served")
+	for range 20 {
+		answer(t, w.give(t))
+	}
+	w.finish(t)
+	w.wantTroubles(t)
 }
 
 func TestReadyTimeout(t *testing.T) {
