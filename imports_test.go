@@ -76,8 +76,12 @@ func TestImports(t *testing.T) {
 			forbid("internal packages depend on internal packages only", slices.Concat(p.Deps, tests), func(path string) bool {
 				return ours(path) && !under(path, module+"/internal")
 			})
+		case under(p.ImportPath, module+"/scripts"):
+			forbid("what is in scripts runs fdkit, and is not made of it", p.Imports, func(path string) bool {
+				return path == module || under(path, module+"/cmd")
+			})
 		default:
-			t.Errorf("there is a package %s; the house has main, cmd, listen, fdsend, fdrecv, exec and internal", p.ImportPath)
+			t.Errorf("there is a package %s; the house has main, cmd, listen, fdsend, fdrecv, exec, internal and scripts", p.ImportPath)
 		}
 		if p.ImportPath != module+"/cmd" {
 			forbid("only cmd imports urfave/cli", slices.Concat(p.Imports, tests), func(path string) bool {

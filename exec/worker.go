@@ -42,7 +42,7 @@ type Worker struct {
 	credit   int       // connections that it has said READY for
 	leases   []lease
 	done     bool // it has said DONE
-	open     int // descriptors that it has at most, as far as is known; -1: unknown
+	open     int  // descriptors that it has at most, as far as is known; -1: unknown
 	slow     time.Duration
 	shunned  time.Time // until then it is given nothing if others can have it
 	retired  bool      // it is told to end
