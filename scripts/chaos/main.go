@@ -157,5 +157,5 @@ func run(o options, all []aCase) (ok bool, err error) {
 			return false, context.Cause(ctx)
 		}
 	}
-	return table.finish(os.Stdout), table.write(o.results, strings.Join(os.Args, " "))
+	return table.finish(os.Stdout), table.write(o.results, "go run ./scripts/chaos "+strings.Join(os.Args[1:], " "))
 }
