@@ -69,16 +69,49 @@ func metricsOf(c *cli.Context, log logger, accepts, runs bool) (*metrics, error)
 		return nil, hint.Wrap(fmt.Errorf("option --metrics: the limit of %d open files leaves too few descriptors", limit.Cur),
 			"ulimit -n shows and raises it (RLIMIT_NOFILE)")
 	}
-	listeners, err := listen.Listen(a, listen.Options{Backlog: endpointBacklog})
+	m := newMetrics(accepts, runs)
+	m.address = a
+	err = m.bind(log)
+	if takesOver(c) && errors.Is(err, unix.EADDRINUSE) {
+		m.lacking, err = true, nil // whose place is taken may have it
+	}
 	if err != nil {
-		return nil, fmt.Errorf("option --metrics: %w", err)
+		return nil, err
+	}
+	return m, nil
+}
+
+// bind begins to answer at the address.
+func (m *metrics) bind(log logger) error {
+	listeners, err := listen.Listen(m.address, listen.Options{Backlog: endpointBacklog})
+	if err != nil {
+		return fmt.Errorf("option --metrics: %w", err)
 	}
 	for _, l := range listeners {
 		log.event(isInfo, "metrics", "metrics at {local}", slog.String("local", l.String()))
 	}
-	m := newMetrics(accepts, runs)
 	m.endpoint = newEndpoint(listeners, m.expose)
-	return m, nil
+	return nil
+}
+
+// late binds an address that was in use when this process began, now that those are gone
+// whose place it has taken, unless stop is closed before. It says so if that cannot be.
+func (m *metrics) late(log logger, stop <-chan struct{}) {
+	if m == nil || !m.lacking {
+		return
+	}
+	err := m.bind(log)
+	for deadline := time.Now().Add(takeoverTime); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline); {
+		select {
+		case <-time.After(20 * time.Millisecond):
+			err = m.bind(log)
+		case <-stop:
+			return
+		}
+	}
+	if err != nil {
+		log.error(err)
+	}
 }
 
 // newEndpoint begins to answer at the listeners, which it owns.
@@ -93,8 +126,12 @@ func newEndpoint(listeners []*listen.Listener, text func() []byte) *endpoint {
 	return e
 }
 
-// Close gives up the addresses, and cuts off who is being answered.
+// Close gives up the addresses, and cuts off who is being answered. Further calls do
+// nothing, and that of a nil endpoint.
 func (e *endpoint) Close() {
+	if e == nil {
+		return
+	}
 	closeListeners(e.listeners)
 	e.cancel()
 	e.clients.Wait()

@@ -237,6 +237,7 @@ type queueOptions struct {
 	Mode     fs.FileMode
 	UID, GID *int
 	Notice   func(text string)
+	Keeping  func(text string)
 	Stop     <-chan struct{}
 }
 
@@ -245,6 +246,7 @@ func queueOptionsOf(c *cli.Context, log logger) queueOptions {
 	return queueOptions{
 		Mode: c.Generic("mode").(*mode).value,
 		UID:  o.uid, GID: o.gid,
-		Notice: func(text string) { log.notice("%s", text) },
+		Notice:  func(text string) { log.notice("%s", text) },
+		Keeping: func(text string) { log.notice("%s", text) },
 	}
 }

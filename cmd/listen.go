@@ -17,6 +17,7 @@ import (
 
 	"fdkit/exec"
 	"fdkit/fdsend"
+	"fdkit/internal/queue"
 	"fdkit/listen"
 )
 
@@ -32,6 +33,8 @@ func listenCommand() *cli.Command {
 			&cli.StringFlag{Name: "to", Usage: "send to `QUEUE` instead of stdout"},
 			protoFlag("send in dialect `NAME`", true),
 			metricsFlag(),
+			takeoverFlag("the fdkit listen at the queue, with its sockets"),
+			durationFlag("keep-listening", "when this process is killed, let others at the queue keep its sockets open for `TIME`"),
 		}, intakeFlags(), privilegeFlags(), queueFlags(), clientLogFlags()),
 		Action: runListen,
 	}
@@ -51,6 +54,10 @@ func runListen(c *cli.Context) error {
 	if d := protoOf(c); d != nil && d.Once {
 		return usageHint("fdkit connect and fdkit send can send one", "option --proto: dialect %s has one message, and connections are many", d.Name)
 	}
+	succession, err := successionOf(c, "to", in.log)
+	if err != nil {
+		return err
+	}
 	var process exec.Confinement
 	if err := identify(c, &process); err != nil {
 		return err
@@ -62,25 +69,19 @@ func runListen(c *cli.Context) error {
 		return err
 	}
 	defer metrics.Close()
-	if err := in.bind(c, true, metrics); err != nil {
-		return err
+	s := service{intake: in, succession: succession, metrics: metrics}
+	steps := []func(*cli.Context, <-chan os.Signal) (ended bool, err error){s.bind, s.attach}
+	if queue.IsNamed(c.String("to")) {
+		// The sockets may be there.
+		steps = []func(*cli.Context, <-chan os.Signal) (ended bool, err error){s.attach, s.succeed, s.bind}
 	}
-	defer in.close()
-	if err := checkQueue(c, "to"); err != nil {
-		return err
+	defer s.giveUp()
+	for _, step := range steps {
+		if ended, err := step(c, signals); ended || err != nil {
+			return err
+		}
 	}
-	var q *fdsend.Queue
-	var sink listen.Sink
-	sig := unless(signals, func(stop <-chan struct{}) {
-		q, sink, err = openSink(c, in.log, stop)
-	})
-	switch {
-	case sig != nil && err == nil:
-		_, err = q.Close()
-		return err
-	case sig != nil:
-		return nil // told to end before it began
-	case err != nil:
+	if err := succession.enter(in.listeners); err != nil {
 		return err
 	}
 	// Before another root directory hides the socket.
@@ -90,12 +91,51 @@ func runListen(c *cli.Context) error {
 		err = in.open()
 	}
 	if err != nil {
-		_, _ = q.Close()
 		return err
 	}
-	metrics.watchQueue(q.Waiting)
-	s := service{intake: in, queue: q, sink: metrics.sink(sink)}
+	metrics.watchQueue(s.queue.Waiting)
 	return s.run(signals, controls)
+}
+
+// bind binds the addresses.
+func (s *service) bind(c *cli.Context, _ <-chan os.Signal) (ended bool, err error) {
+	if err := s.intake.bind(c, true, s.metrics); err != nil {
+		return false, s.succession.explain(err)
+	}
+	return false, checkQueue(c, "to")
+}
+
+// attach opens the queue, unless a signal ends that.
+func (s *service) attach(c *cli.Context, signals <-chan os.Signal) (ended bool, err error) {
+	if err := checkQueue(c, "to"); err != nil {
+		return false, err
+	}
+	sig := unless(signals, func(stop <-chan struct{}) {
+		s.queue, s.sink, err = openSink(c, s.log, stop)
+	})
+	if sig != nil {
+		return true, nil // told to end before it began
+	}
+	s.sink = s.metrics.sink(s.sink)
+	return false, err
+}
+
+// succeed finds out whose place is to be taken, and whose sockets can be had.
+func (s *service) succeed(*cli.Context, <-chan os.Signal) (ended bool, err error) {
+	err = s.succession.open(s.queue)
+	s.options.Kept = &s.succession.kept
+	return false, err
+}
+
+// giveUp gives up what the steps have got, as far as that was not given up before.
+func (s *service) giveUp() {
+	s.succession.leave()
+	if s.acceptor != nil {
+		s.close()
+	}
+	if s.queue != nil {
+		_, _ = s.queue.Close()
+	}
 }
 
 // noQueue stands for a queue that is no descriptor of this process's parent.
@@ -116,8 +156,10 @@ func queueFD(to string) int {
 // service is a running fdkit listen.
 type service struct {
 	*intake
-	queue *fdsend.Queue
-	sink  listen.Sink // the queue
+	succession *succession
+	metrics    *metrics
+	queue      *fdsend.Queue
+	sink       listen.Sink // the queue
 
 	ended   chan error // of Serve
 	lost    int        // connections that were accepted and closed
@@ -128,6 +170,7 @@ type service struct {
 func (s *service) run(signals, controls <-chan os.Signal) error {
 	s.ended = make(chan error, 1)
 	go func() { s.ended <- s.acceptor.Serve(s.sink) }()
+	s.succession.relieve(s.queue, s.metrics)
 	s.notify.status(s.status)
 	s.notify.ready()
 	for serving := true; serving; {
@@ -142,15 +185,24 @@ func (s *service) run(signals, controls <-chan os.Signal) error {
 			s.end(err)
 		case <-s.queue.Gone():
 			s.notify.stopping()
+		case <-s.succession.seat.Replaced():
+			s.succession.replaced()
+			s.notify.stopping()
+			s.acceptor.Leave()
+			s.succession.leave()
+			s.metrics.Close()
+			s.drain(signals)
 		case sig := <-signals:
 			s.log.toldToEnd(sig)
 			s.notify.stopping()
 			s.acceptor.Close()
+			s.succession.leave()
 			s.drain(signals)
 		}
 		serving = false
 	}
 	s.acceptor.Close()
+	s.succession.leave()
 	queued, err := s.queue.Close() // ends a Send that still waits
 	if s.ended != nil {
 		s.end(<-s.ended)

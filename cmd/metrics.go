@@ -16,6 +16,8 @@ import (
 // metrics counts what a command does, for option --metrics. A nil *metrics counts
 // nothing, so that callers need not ask. Counting does not allocate.
 type metrics struct {
+	address  listen.Address
+	lacking  bool // it was in use
 	endpoint *endpoint
 	accepts  bool // the command accepts connections
 	runs     bool // it runs programs

@@ -14,6 +14,7 @@ import (
 
 	"fdkit/exec"
 	"fdkit/fdrecv"
+	"fdkit/internal/queue"
 )
 
 // killDelay is the time from TERM to KILL for programs that are to end.
@@ -28,7 +29,7 @@ func poolCommand() *cli.Command {
 		Usage:       "run a program for each connection, some at a time",
 		UsageText:   "fdkit pool [OPTION...] PROGRAM [ARGUMENT...]",
 		Description: "Each PROGRAM has its connection as stdin and stdout. See fdkit-pool(1).",
-		Flags:       slices.Concat(receiveFlags(), poolFlags(), residentFlags(), identityFlags(), []cli.Flag{metricsFlag()}, clientLogFlags()),
+		Flags:       slices.Concat(receiveFlags(), poolFlags(), residentFlags(), identityFlags(), []cli.Flag{metricsFlag(), takeoverFlag("the pools at the queue")}, clientLogFlags()),
 		Action:      runPool,
 	}
 }
@@ -74,6 +75,10 @@ func runPool(c *cli.Context) error {
 	if err := checkResident(c); err != nil {
 		return err
 	}
+	succession, err := successionOf(c, "from", r.log)
+	if err != nil {
+		return err
+	}
 	var but []os.Signal
 	var orders <-chan os.Signal
 	if c.Bool("resident") {
@@ -98,11 +103,22 @@ func runPool(c *cli.Context) error {
 	}
 	r.log.journal = newJournal(r.log)
 	defer r.log.journal.end()
+	succession.log = r.log
+	defer succession.leave()
+	if queue.IsNamed(r.from) {
+		if err = succession.open(q); err == nil {
+			err = succession.enter(nil)
+		}
+		if err != nil {
+			r.close(q)
+			return err
+		}
+	}
 	metrics.watchQueue(q.Waiting)
 	if c.Bool("resident") {
 		r.notify = newNotifier(r.log)
 		defer r.notify.end()
-		return r.runResident(c, q, o, signals, orders, metrics)
+		return r.runResident(c, q, o, signals, orders, succession, metrics)
 	}
 	pool, done := r.pool(r.receivers(q), o, metrics)
 	defer done()
@@ -111,9 +127,16 @@ func runPool(c *cli.Context) error {
 	defer r.notify.end()
 	ready := r.notify.follow(pool)
 	ended := make(chan error, 1)
+	begun := whenReady(pool)
 	go func() { ended <- pool.Run() }()
-	for sig == nil {
+	if sig != nil {
+		r.log.toldToEnd(sig)
+	}
+	for end := sig != nil; !end; {
 		select {
+		case <-begun:
+			succession.relieve(q, metrics)
+			begun = nil
 		case <-ready:
 			r.notify.ready()
 		case <-r.notify.ticks():
@@ -122,13 +145,39 @@ func runPool(c *cli.Context) error {
 			r.notify.stopping()
 			r.close(q)
 			return err
+		case <-succession.seat.Replaced():
+			succession.replaced()
+			end = true
 		case sig = <-signals:
+			r.log.toldToEnd(sig)
+			end = true
 		}
 	}
 	r.notify.stopping()
-	r.log.toldToEnd(sig)
-	r.close(q) // lets the sender know
+	r.retire(q, succession, metrics)
 	return r.finish(pool, ended, signals, o.grace)
+}
+
+// whenReady returns a channel that is closed when the pool begins to receive.
+func whenReady(pool *exec.Pool) <-chan struct{} {
+	begun, ready := make(chan struct{}), pool.Ready
+	pool.Ready = func() {
+		close(begun)
+		if ready != nil {
+			ready()
+		}
+	}
+	return begun
+}
+
+// retire receives no more, and lets the sender know. Whoever has taken this process's
+// place has its address for metrics, too.
+func (r *receiver) retire(q *fdrecv.Queue, s *succession, metrics *metrics) {
+	r.close(q)
+	s.leave()
+	if s.isReplaced() {
+		metrics.Close()
+	}
 }
 
 // programs are those that an exec.Pool or exec.Workers runs.

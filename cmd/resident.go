@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -90,21 +91,40 @@ func checkResident(c *cli.Context) error {
 }
 
 // runResident hands the connections that come from q to workers.
-func (r *receiver) runResident(c *cli.Context, q *fdrecv.Queue, o poolOptions, signals, orders <-chan os.Signal, metrics *metrics) error {
+func (r *receiver) runResident(c *cli.Context, q *fdrecv.Queue, o poolOptions, signals, orders <-chan os.Signal, succession *succession, metrics *metrics) error {
 	workers := r.workers(c, q, o)
 	metrics.watchWorkers(workers)
+	begun := make(chan struct{})
+	if workers.Key != "" {
+		close(begun) // there is no worker before a connection comes
+	} else {
+		started, first := workers.Started, sync.OnceFunc(func() { close(begun) })
+		workers.Started = func(w *exec.Worker) {
+			started(w)
+			first()
+		}
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- workers.Run() }()
 	r.notify.status(func() string { return fmt.Sprintf("running %d workers", workers.Running()) })
 	r.notify.ready()
 	for {
 		select {
+		case <-begun:
+			succession.relieve(q, metrics)
+			begun = nil
 		case <-r.notify.ticks():
 			r.notify.tick()
 		case err := <-ended:
 			r.notify.stopping()
 			r.close(q)
 			return err
+		case <-succession.seat.Replaced():
+			succession.replaced()
+			r.notify.stopping()
+			workers.Stop()
+			r.retire(q, succession, metrics)
+			return r.finish(workers, ended, signals, o.grace)
 		case order := <-orders:
 			if order == syscall.SIGUSR1 {
 				r.tellWorkers(workers.Status())
@@ -116,7 +136,7 @@ func (r *receiver) runResident(c *cli.Context, q *fdrecv.Queue, o poolOptions, s
 			r.notify.stopping()
 			r.log.toldToEnd(sig)
 			workers.Stop()
-			r.close(q) // lets the sender know
+			r.retire(q, succession, metrics)
 			return r.finish(workers, ended, signals, o.grace)
 		}
 	}

@@ -3,11 +3,13 @@
 package cmd
 
 import (
+	"os"
 	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"fdkit/exec"
+	"fdkit/fdsend"
 	"fdkit/listen"
 )
 
@@ -18,7 +20,10 @@ func serveCommand() *cli.Command {
 		UsageText: "fdkit serve [OPTION...] ADDRESS... PROGRAM [ARGUMENT...]",
 		Description: "It does what fdkit listen ADDRESS... | fdkit pool PROGRAM does, and has their\n" +
 			"options. See fdkit-serve(1).",
-		Flags:  slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), environFlags(), []cli.Flag{metricsFlag()}, clientLogFlags()),
+		Flags: slices.Concat(intakeFlags(), poolFlags(), privilegeFlags(), environFlags(), []cli.Flag{
+			metricsFlag(),
+			&cli.StringFlag{Name: "takeover", Usage: "take the place of the fdkit serve with the same `NAME`, the path of a named queue, with its sockets"},
+		}, clientLogFlags()),
 		Action: runServe,
 	}
 }
@@ -43,6 +48,10 @@ func runServe(c *cli.Context) error {
 	if err != nil {
 		return programError(err, program[0])
 	}
+	succession, err := successionOf(c, "takeover", in.log)
+	if err != nil {
+		return err
+	}
 	// This process gives up its privileges, and programs inherit that.
 	process := exec.Confinement{User: o.confine.User, Chroot: o.confine.Chroot, NoNewPrivs: o.confine.NoNewPrivs}
 	o.confine.User, o.confine.Chroot, o.confine.NoNewPrivs = nil, "", false
@@ -52,10 +61,27 @@ func runServe(c *cli.Context) error {
 		return err
 	}
 	defer metrics.Close()
+	meeting, sig, err := in.meet(c.String("takeover"), signals)
+	if meeting != nil {
+		defer meeting.Close()
+	}
+	if sig != nil || err != nil {
+		return err
+	}
+	defer succession.leave()
+	if succession.takeover {
+		if err := succession.open(meeting); err != nil {
+			return err
+		}
+		in.options.Kept = &succession.kept
+	}
 	if err := in.bind(c, false, metrics); err != nil {
 		return err
 	}
 	defer in.close()
+	if err := succession.enter(in.listeners); err != nil {
+		return err
+	}
 	run.log = in.log
 	// Before another root directory hides the socket.
 	in.notify = newNotifier(in.log)
@@ -74,10 +100,14 @@ func runServe(c *cli.Context) error {
 	}
 	run.waiting, run.abandon = in.acceptor.Waiting, in.abandon
 	ready := run.notify.follow(pool)
+	begun := whenReady(pool)
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run() }()
 	for {
 		select {
+		case <-begun:
+			succession.relieve(meeting, metrics)
+			begun = nil
 		case <-ready:
 			run.notify.ready()
 		case <-run.notify.ticks():
@@ -87,13 +117,37 @@ func runServe(c *cli.Context) error {
 		case err := <-ended:
 			run.notify.stopping()
 			return err
+		case <-succession.seat.Replaced():
+			succession.replaced()
+			run.notify.stopping()
+			in.acceptor.Leave()
+			succession.leave()
+			metrics.Close()
+			return run.finish(pool, ended, signals, o.grace)
 		case sig := <-signals:
 			run.log.toldToEnd(sig)
 			run.notify.stopping()
 			in.acceptor.Close()
+			succession.leave()
 			return run.finish(pool, ended, signals, o.grace)
 		}
 	}
+}
+
+// meet opens the named queue whose register tells of others that can be replaced. Nothing
+// goes through it. If a signal comes meanwhile, it is returned.
+func (in *intake) meet(name string, signals <-chan os.Signal) (q *fdsend.Queue, sig os.Signal, err error) {
+	if name == "" {
+		return nil, nil, nil
+	}
+	notice := func(text string) { in.log.notice("%s", text) }
+	sig = unless(signals, func(stop <-chan struct{}) {
+		q, err = fdsend.Open(name, fdsend.Options{Notice: notice, Keeping: notice, Stop: stop})
+	})
+	if sig != nil {
+		err = nil
+	}
+	return q, sig, err
 }
 
 // acceptors makes the accepting goroutine the one that starts the program: what is

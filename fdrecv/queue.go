@@ -50,6 +50,10 @@ type Options struct {
 	UID, GID *int
 	// Notice, if not nil, is told at most once why Open takes long.
 	Notice func(text string)
+	// Keeping, if not nil, is told until Close what becomes of the listening sockets
+	// that a named queue keeps when the process that has them is killed, and of what
+	// others may not do there.
+	Keeping func(text string)
 	// Stop, when closed, ends Open with ErrStopped.
 	Stop <-chan struct{}
 }

@@ -65,6 +65,12 @@ func NewAcceptor(listeners []*Listener, policy Policy, on Events) (a *Acceptor, 
 	a.ending, a.waiting = make(chan struct{}), newWaitingRoom(&a.mu)
 	a.resumed = make(chan struct{})
 	close(a.resumed)
+	for _, l := range listeners {
+		if err = errors.Join(err, l.renew()); err != nil {
+			a.Close()
+			return nil, err
+		}
+	}
 	if policy.Proxy != nil || a.sources != nil && !policy.Rates.Refuse || policy.Busy != nil || len(listeners) > 1 {
 		err = a.pollAll()
 	}
@@ -171,6 +177,16 @@ func (a *Acceptor) Stop() {
 	}
 	a.mu.Unlock()
 	a.calls.Stop()
+}
+
+// Leave is Close for one whose sockets others have too: it leaves them as they are, and
+// their files.
+func (a *Acceptor) Leave() {
+	a.Stop()
+	for _, l := range a.listeners {
+		_ = unix.Close(l.Take())
+	}
+	a.Close()
 }
 
 // Close stops the Acceptor and closes its Listeners. Accept goes on to return what has

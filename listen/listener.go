@@ -86,6 +86,10 @@ type Options struct {
 	// SOL_SOCKET are for Unix addresses too, whose connections inherit few of them.
 	// TCP connections inherit most, and not SO_PRIORITY, which the kernel resets.
 	Sockopts []Sockopt
+
+	// Kept, if not nil, are sockets that Listen takes instead of binding others. What of
+	// these options can be had by a socket that is bound it gets from NewAcceptor.
+	Kept *Kept
 }
 
 // Listener is a listening socket.
@@ -95,6 +99,9 @@ type Listener struct {
 	local    fdinfo.Address
 	wildcard bool              // connections can have other local addresses
 	file     unixpath.Identity // of the socket file that Close removes
+	path     string            // its path
+	renewal  *renewal          // what NewAcceptor has to do; nil: nothing
+	lent     bool              // the file is not removed
 	blocking bool              // Close takes O_NONBLOCK away again
 	name     string            // of a socket that systemd has passed
 	closed   sync.Once
@@ -174,6 +181,9 @@ func listenTCP(a Address, o Options) (ls []*Listener, err error) {
 
 func bindIP(ip netip.Addr, a Address, dual bool, o Options) (*Listener, error) {
 	ip = ip.Unmap()
+	if l := o.Kept.takeIP(ip, dual && !o.V6Only, a, o); l != nil {
+		return l.adopt(a, o)
+	}
 	port := a.Port
 	domain := unix.AF_INET6
 	var sa unix.Sockaddr
@@ -252,6 +262,11 @@ func zoneID(zone string) (uint32, error) {
 
 func listenUnix(a Address, o Options) ([]*Listener, error) {
 	path := a.Path
+	if l := o.Kept.takeUnix(path); l != nil {
+		l.path = path
+		l, err := l.adopt(a, o)
+		return []*Listener{l}, err
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
@@ -260,14 +275,7 @@ func listenUnix(a Address, o Options) ([]*Listener, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	access := unixpath.Access{Mode: o.SocketMode, UID: -1, GID: -1}
-	if o.SocketUID != nil {
-		access.UID = *o.SocketUID
-	}
-	if o.SocketGID != nil {
-		access.GID = *o.SocketGID
-	}
-	err = unixpath.Bind(fd, path, access, o.Backlog)
+	err = unixpath.Bind(fd, path, o.access(), o.Backlog)
 	var l *Listener
 	if err == nil {
 		l, err = newListener(fd)
@@ -282,6 +290,18 @@ func listenUnix(a Address, o Options) ([]*Listener, error) {
 		return nil, err
 	}
 	return []*Listener{l}, nil
+}
+
+// access is that of a socket file.
+func (o *Options) access() unixpath.Access {
+	access := unixpath.Access{Mode: o.SocketMode, UID: -1, GID: -1}
+	if o.SocketUID != nil {
+		access.UID = *o.SocketUID
+	}
+	if o.SocketGID != nil {
+		access.GID = *o.SocketGID
+	}
+	return access
 }
 
 func inherit(fd int, a Address, o Options) (*Listener, error) {
@@ -325,7 +345,7 @@ func newListener(fd int) (*Listener, error) {
 	if !ok {
 		return nil, errors.New("its address is not known")
 	}
-	return &Listener{fd: fd, local: local, wildcard: local.IP.IsValid() && local.IP.Addr().IsUnspecified()}, nil
+	return &Listener{fd: fd, local: local, path: local.Path, wildcard: local.IP.IsValid() && local.IP.Addr().IsUnspecified()}, nil
 }
 
 // String returns the bound address, with the port that the kernel chose.
@@ -349,12 +369,12 @@ func (l *Listener) Close() { l.closed.Do(l.close) }
 
 func (l *Listener) close() {
 	l.Stop()
-	if l.file != (unixpath.Identity{}) {
+	if l.file != (unixpath.Identity{}) && !l.lent {
 		// Under the lock, as another process may just be taking the path.
-		if unlock, err := unixpath.LockSoon(l.local.Path); err == nil {
+		if unlock, err := unixpath.LockSoon(l.path); err == nil {
 			defer unlock()
 		}
-		unixpath.Remove(l.local.Path, l.file)
+		unixpath.Remove(l.path, l.file)
 	}
 	if l.blocking {
 		_ = unix.SetNonblock(l.fd, false) // others may have the same socket

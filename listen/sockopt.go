@@ -62,10 +62,10 @@ const (
 	unboundIPv6
 )
 
-// settings returns what is asked for. Of the first ones zero means: not asked for.
-func (o *Options) settings() []setting {
+// table returns the options that have a name here. Zero means: not asked for.
+func (o *Options) table() []setting {
 	keepAlive := o.KeepAlive || o.KeepAliveIdle != 0 || o.KeepAliveInterval != 0 || o.KeepAliveCount != 0
-	all := []setting{
+	return []setting{
 		{"reuseport", number(unix.SOL_SOCKET, unix.SO_REUSEPORT, truth(o.ReusePort)), unboundTCP},
 		{"freebind", number(unix.SOL_IP, unix.IP_FREEBIND, truth(o.FreeBind)), unboundTCP},
 		{"transparent", number(unix.SOL_IP, unix.IP_TRANSPARENT, truth(o.Transparent)), unboundTCP},
@@ -82,6 +82,11 @@ func (o *Options) settings() []setting {
 		{"defer-accept", number(unix.SOL_TCP, unix.TCP_DEFER_ACCEPT, seconds(o.DeferAccept)), tcpSocket},
 		{"fastopen", number(unix.SOL_TCP, unix.TCP_FASTOPEN, o.FastOpen), tcpSocket},
 	}
+}
+
+// settings returns what is asked for.
+func (o *Options) settings() []setting {
+	all := o.table()
 	final := func(s Sockopt) bool {
 		return slices.ContainsFunc(all, func(row setting) bool {
 			return row.on >= unboundTCP && row.Level == s.Level && row.Name == s.Name
@@ -202,7 +207,15 @@ func (o *Options) apply(fd, domain int, a Address) error {
 	if err := o.check(domain, a); err != nil {
 		return err
 	}
+	return o.set(fd, a, func(*setting) bool { return true })
+}
+
+// set sets those options that which tells.
+func (o *Options) set(fd int, a Address, which func(*setting) bool) error {
 	for _, s := range o.settings() {
+		if !which(&s) {
+			continue
+		}
 		if err := s.set(fd); err != nil {
 			err = &OptionError{Option: s.describe(), Address: a.String(), Err: err}
 			if cure := s.cure(errors.Unwrap(err)); cure != "" {

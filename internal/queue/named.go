@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,9 @@ type named struct {
 	policy policy
 	id     unixpath.Identity // of the socket file
 	let    *door
+
+	registering sync.Mutex // held with the lock of the register
+	keeper      *keeper    // of the register
 }
 
 // policy says who may attach, as the mode and owner of a file would.
@@ -55,7 +59,7 @@ func openNamed(path string, o opening, sending bool) (*Queue, error) {
 	for {
 		n, err := joinNamed(path, o, patience)
 		if err == nil {
-			return n.queue(sending), nil
+			return n.queue(sending, o)
 		}
 		again := errors.Is(err, errNoAnswer) || errors.Is(err, errMoved)
 		if o.Wait > 0 {
@@ -187,15 +191,20 @@ func attachNamed(conn int, path string, o opening, patience *patience) (*named, 
 }
 
 // queue opens the door and returns the queue for use.
-func (n *named) queue(sending bool) *Queue {
+func (n *named) queue(sending bool, o opening) (*Queue, error) {
 	n.let = &door{answer: n.answer}
 	n.let.open(n.door)
-	q := &Queue{FD: n.receive, in: n.receive}
+	q := &Queue{FD: n.receive, in: n.receive, named: n}
 	if sending {
 		q.FD, q.lasting, q.others = n.send, n.company, n.company
 	}
 	q.leave = func() (int, error) { return n.leave(sending) }
-	return q
+	if err := n.keep(o.Keeping); err != nil {
+		_, _ = q.leave()
+		closeAll(q.FD)
+		return nil, err
+	}
+	return q, nil
 }
 
 // answer hands the queue to the newcomer at conn. No reply lets it try again.
@@ -268,6 +277,7 @@ func (p policy) admits(conn int, who *unix.Ucred) bool {
 // leave gives up this process's part, but for the end that the Queue closes
 // itself. The last one removes the path.
 func (n *named) leave(sending bool) (lost int, err error) {
+	n.keeper.end()
 	n.let.shut()
 	unlock := func() {}
 	if !unixpath.Abstract(n.path) {

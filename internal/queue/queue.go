@@ -40,6 +40,10 @@ type Options struct {
 	UID, GID *int
 	// Notice is told, at most once, why opening takes long. It may be nil.
 	Notice func(text string)
+	// Keeping is told what becomes of the listening sockets that a named queue keeps
+	// when the process that has them is killed, and of what others may not do there. It
+	// may be nil, and may be called at any time until Close.
+	Keeping func(text string)
 	// Stop, when closed, ends opening with interrupt.ErrStopped. It may be nil.
 	Stop <-chan struct{}
 }
@@ -54,7 +58,8 @@ type Queue struct {
 	// send, and who is at the other one may know nothing of fdkit.
 	Foreign bool
 
-	in     int // the receiving end, -1: this process does not hold it
+	named  *named // nil: it has no name
+	in     int    // the receiving end, -1: this process does not hold it
 	mu     sync.Mutex
 	shut   bool // in is not to be used any more
 	passed bool // PassCredentials has changed the socket
@@ -128,12 +133,23 @@ func (e specError) Is(target error) bool { return target == ErrSpec }
 
 func (e specError) Unwrap() error { return e.error }
 
+// IsNamed tells whether spec is the name of a named queue: a path, or @NAME.
+func IsNamed(spec string) bool {
+	switch {
+	case spec == "":
+		return false
+	case strings.HasPrefix(spec, "/"), strings.HasPrefix(spec, "@"), strings.HasPrefix(spec, "."):
+		return true
+	}
+	return !strings.Contains(spec, ":")
+}
+
 func find(spec string, o opening, sending bool) (*Queue, error) {
-	kind, rest, prefixed := strings.Cut(spec, ":")
+	kind, rest, _ := strings.Cut(spec, ":")
 	switch {
 	case spec == "":
 		return openStandard(o, sending)
-	case strings.HasPrefix(spec, "/"), strings.HasPrefix(spec, "@"), strings.HasPrefix(spec, "."), !prefixed:
+	case IsNamed(spec):
 		return openNamed(spec, o, sending)
 	case kind == "fd":
 		return openNumber(rest, o, sending)

@@ -49,6 +49,8 @@ func participate(args []string) error {
 			err := receiver.Receive(&m)
 			fmt.Printf("received %s with %d, %v\n", m.Payload, len(m.FDs), err)
 			m.Close()
+		case "enter", "takeover", "forge":
+			fmt.Println(enterAs(command, payload, q))
 		case "close":
 			lost, err := q.Close()
 			fmt.Printf("closed, lost %d, %v\n", lost, err)

@@ -20,7 +20,7 @@ func TestApplyFollowsNoLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{link, victim} {
-		if err := (Access{Mode: 0o666, UID: -1, GID: -1}).apply(path); err == nil {
+		if err := (Access{Mode: 0o666, UID: -1, GID: -1}).Apply(path); err == nil {
 			t.Errorf("apply(%s) = nil, want an error", filepath.Base(path))
 		}
 	}

@@ -89,7 +89,7 @@ func Bind(fd int, path string, access Access, backlog int) error {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return inUse(err)
 	}
-	err = access.apply(path)
+	err = access.Apply(path)
 	if err == nil {
 		err = listen(fd, backlog)
 	}
@@ -99,10 +99,10 @@ func Bind(fd int, path string, access Access, backlog int) error {
 	return err
 }
 
-// apply gives the new socket file its owner and mode. Who may write to the directory
+// Apply gives a socket file of this process's user its owner and mode. Who may write to the directory
 // could meanwhile have put something else there, a link to a file of ours, say: so
 // it goes through a descriptor of the file itself.
-func (a Access) apply(path string) error {
+func (a Access) Apply(path string) error {
 	if a.UID < 0 && a.GID < 0 && a.Mode == 0 {
 		return nil
 	}

@@ -1,0 +1,25 @@
+//go:build linux
+
+package fdsend
+
+import "fdkit/internal/queue"
+
+// Register says who listens and who runs pools at a named queue, and has the listening
+// sockets: fdkit-protocol(7). While it is open nobody else can enter it.
+type Register = queue.Register
+
+// Seat is this process's entry in a Register.
+type Seat = queue.Seat
+
+// ErrNoRegister says that the queue is no named one.
+var ErrNoRegister = queue.ErrNoRegister
+
+// Socket is a listening socket that a Register has.
+type Socket = queue.Socket
+
+// Register opens the register of a named queue for a process that is to listen, and with
+// takeover to replace all others that do. It waits at most five seconds for those who
+// have it open.
+func (q *Queue) Register(takeover bool) (*Register, error) {
+	return q.q.OpenRegister(queue.Listening, takeover)
+}
