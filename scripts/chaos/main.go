@@ -53,6 +53,9 @@ func cases() []aCase {
 	return []aCase{
 		{"kill", "a resident worker is killed every 50 ms", killWorkers},
 		{"stop", "a resident worker is stopped every 50 ms", stopWorkers},
+		{"replace-listen", "listen is replaced every 20 ms", replaceListen},
+		{"replace-pool", "pool is replaced every 20 ms", replacePool},
+		{"kill-listen", "listen is killed and started again every 20 ms", killListen},
 		{"stages", "each stage of a pipeline is ended by each signal", killStages},
 		{"few-listen", "listen is out of descriptors", fewForListen},
 		{"few-pool", "pool is out of descriptors", fewForPool},

@@ -5,8 +5,8 @@ package main
 // soakResident and soakPrograms serve many connections, and then hold listen and pool
 // against what they were at first.
 func soakResident(e *env, r *row) {
-	listen, pool, l := e.resident("4", e.n(40_000, 1_100_000), 32)
-	e.soak(r, l, e.n(20_000, 100_000), listen, pool)
+	listen, pool, l := e.resident("4", e.n(30_000, 1_100_000), 32)
+	e.soak(r, l, e.n(15_000, 100_000), listen, pool)
 }
 
 func soakPrograms(e *env, r *row) {
