@@ -41,6 +41,7 @@ func New(version string) *cli.App {
 			leaf(tortureCommand()),
 			leaf(doctorCommand()),
 			leaf(tapCommand()),
+			leaf(routeCommand()),
 			leaf(completionCommand()),
 		},
 		HideHelpCommand: true,

@@ -74,12 +74,12 @@ func (m *metrics) expose() []byte {
 	if m.accepts {
 		e.one("fdkit_accepted_total", "counter", "Connections accepted and let in.", m.accepted.Load())
 	}
-	if m.runs && !m.accepts {
+	if !m.accepts {
 		e.one("fdkit_received_total", "counter", "Connections received from the queue.", m.received.Load())
 	}
 	e.family("fdkit_refused_total", "counter", "Connections turned away by a rule or limit.")
 	e.samples("fdkit_refused_total", "reason", refusals)
-	if m.accepts && !m.runs {
+	if !m.runs {
 		e.one("fdkit_sent_total", "counter", "Connections sent to the queue.", m.sent.Load())
 	}
 	e.one("fdkit_lost_total", "counter", "Connections closed because they could not be passed on or served.", m.lost.Load())

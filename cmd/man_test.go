@@ -586,6 +586,44 @@ await 'test -s out1'; cat out1`,
 	},
 
 	{
+		page: "fdkit-route.1", blocks: []string{"fdkit listen :443 |"},
+		script: `printf '#!/bin/sh\necho >begun; echo SSH-2.0-server; cat\n' >sshd; chmod +x sshd
+sed -i 's,/usr/sbin/sshd -i,./sshd,; s,./https-server,./new-handler,; s/ 2s / 200ms /' 1; run 1
+ask 127.0.0.1:443 SSH-2.0-client; printf '\026\003\001\n' | dial 127.0.0.1:443 | tr -dc a-z; echo; rm begun
+dial -hold go 127.0.0.1:443 </dev/null >late & late=$!; await 'test -e begun'; touch go; wait $late; cat late`,
+		want: "SSH-2.0-server\nSSH-2.0-client\nnew\nSSH-2.0-server\n",
+	},
+	{
+		page:   "fdkit-route.1",
+		files:  map[string]string{"names": "# names: which program serves whom"},
+		blocks: []string{"fdkit listen --to /run/443.q :443 &"},
+		script: `for name in www dev other; do printf '#!/bin/sh\necho %s "$FDKIT_KEY" >>served\n' $name >$name-server; chmod +x $name-server; done
+run 1
+for name in www.example.org a.dev.example.org example.net; do
+	await "openssl s_client -connect 127.0.0.1:443 -servername $name </dev/null >said 2>&1; grep -q $name served"
+done
+uniq served`,
+		want: "www www.example.org\ndev a.dev.example.org\nother example.net\n", needs: []string{"openssl"},
+	},
+	{
+		page: "fdkit-route.1", blocks: []string{"fdkit listen :8080 |"},
+		script: `sed -i s,192.0.2.0/24,127.0.0.8/29, 1; run 1
+ask 127.0.0.1:8080; echo hello | dial -from 127.0.0.9 127.0.0.1:8080`,
+		want: "new: hello\nhandler: hello\n",
+	},
+	{
+		page:   "fdkit-route.1",
+		files:  map[string]string{"worker.py": "# worker.py: adds up the numbers that clients send for one job"},
+		blocks: []string{"fdkit listen :9000 | fdkit route --by line --consume --to '*=@jobs' &"},
+		script: `sed -i 's/idle 10s/idle 300ms/' 1; run 1
+await 'printf "red\n1\n" | dial 127.0.0.1:9000'
+for n in 2 3 4; do printf "red\n$n\n" | dial 127.0.0.1:9000; printf "blue green\n$n\n" | dial 127.0.0.1:9000; done
+sum() { await "test -s $1 && test \$((\$(paste -sd+ $1))) = $2"; echo $1 $2; }
+sum red.out 10; sum blue%20green.out 9`,
+		want: "red.out 10\nblue%20green.out 9\n", needs: []string{"python3"},
+	},
+
+	{
 		page: "fdkit-recv-exec.1", blocks: []string{"fdkit listen :9000 | fdkit recv-exec cat"},
 		script: "run 1; ask 127.0.0.1:9000; wait $!", want: "hello\n",
 	},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fdkit/exec"
+	"fdkit/internal/route"
 	"fdkit/listen"
 )
 
@@ -19,8 +20,8 @@ type metrics struct {
 	address  listen.Address
 	lacking  bool // it was in use
 	endpoint *endpoint
-	accepts  bool // the command accepts connections
-	runs     bool // it runs programs
+	accepts  bool // the command accepts connections, or else receives them
+	runs     bool // it runs programs, or else sends connections on
 
 	accepted, sent, received, lost atomic.Int64
 	statuses                       [256]atomic.Int64 // programs by exit status
@@ -40,6 +41,11 @@ func newMetrics(accepts, runs bool) *metrics {
 	// A counter that appears with its first event hides that from rate().
 	if accepts {
 		for _, reason := range listen.Reasons {
+			m.refusals[reason] = 0
+		}
+	}
+	if !accepts && !runs {
+		for _, reason := range route.Reasons {
 			m.refusals[reason] = 0
 		}
 	}

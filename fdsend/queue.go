@@ -122,6 +122,12 @@ func (q *Queue) Sender() *Sender { return &Sender{scm.NewSender(q.q.FD, &q.q.Cal
 // (ETOOMANYREFS, unix(7)), it tries again after 1 to 50 ms.
 func (s *Sender) Send(payload []byte, fds ...int) error { return s.s.Send(payload, fds...) }
 
+// SendNow is Send that does not wait: the message is sent, or there is an error. That
+// wraps EAGAIN if the queue is full, and ETOOMANYREFS, ENOBUFS or ENOMEM if descriptors
+// in flight or memory are short, of which poll(2) tells nothing. SendNow must not be
+// called after Close.
+func (s *Sender) SendNow(payload []byte, fds ...int) error { return s.s.SendNow(payload, fds...) }
+
 // Delay returns the error for which a Send that is under way in another goroutine
 // tries again and again: ETOOMANYREFS, ENOBUFS or ENOMEM, unix(7). It is nil if that
 // Send waits for nothing but room in the queue. Unlike the other methods, it may be

@@ -143,6 +143,21 @@ func (s *Sender) TransmitNow(payload []byte, fds []int, from *Credentials) (n in
 	return n, nil
 }
 
+// SendNow is Send that never waits. Errors that may heal with time are those of
+// TransmitNow.
+func (s *Sender) SendNow(payload []byte, fds ...int) error {
+	if err := check(payload, fds); err != nil {
+		return err
+	}
+	n, err := s.TransmitNow(payload, fds, nil)
+	if err == nil && n < len(payload) {
+		// A stream with a buffer that is smaller than a message, SO_SNDBUF in
+		// socket(7). The descriptors are with the first part; the rest has to follow.
+		return s.Transmit(payload[n:], nil, nil)
+	}
+	return err
+}
+
 // To makes datagrams go to that address, as ExactReceiver.Source has it.
 func (s *Sender) To(address string) {
 	s.to.Family = unix.AF_UNIX

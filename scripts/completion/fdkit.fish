@@ -37,6 +37,8 @@ function __fdkit_state
             set valued pid sndbuf user
         case tap
             set valued from to wait decode bytes output mode owner log
+        case route
+            set valued by to from silent timeout max-waiting max-bytes wait metrics mode owner log
     end
     set -l where options
     while set -q words[1]
@@ -154,6 +156,7 @@ complete -c fdkit -n __fish_is_first_token -a queue -d 'show what is in flight i
 complete -c fdkit -n __fish_is_first_token -a torture -d 'test a program that receives or sends descriptors with what it does not expect'
 complete -c fdkit -n __fish_is_first_token -a doctor -d 'find out what decides on this machine whether descriptors pass'
 complete -c fdkit -n __fish_is_first_token -a tap -d 'show what passes between queues, or through a Unix socket'
+complete -c fdkit -n __fish_is_first_token -a route -d 'send each connection to one of several queues, by its first bytes or its addresses'
 complete -c fdkit -n __fish_is_first_token -a completion -d 'print the script by which a shell completes command lines'
 
 complete -c fdkit -n '__fdkit_at listen' -l to -d 'send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
@@ -510,6 +513,26 @@ complete -c fdkit -n '__fdkit_at tap' -s q -d 'say nothing'
 complete -c fdkit -n '__fdkit_at tap' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
 complete -c fdkit -n '__fdkit_at tap' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand tap' -F
+
+complete -c fdkit -n '__fdkit_at route' -l by -d 'go by KEY' -r -F
+complete -c fdkit -n '__fdkit_at route' -l to -d 'send connections whose key matches to a queue: PATTERN=QUEUE, * being the default route' -r -F
+complete -c fdkit -n '__fdkit_at route' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at route' -l consume -d 'take the key from the stream, so that the program does not see it'
+complete -c fdkit -n '__fdkit_at route' -l silent -d 'send clients who have sent nothing when their time is up to QUEUE' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at route' -l timeout -d 'close connections whose key is not there after TIME' -x
+complete -c fdkit -n '__fdkit_at route' -l max-waiting -d 'let at most N connections wait' -x
+complete -c fdkit -n '__fdkit_at route' -l max-bytes -d 'look at no more than the first N bytes' -x
+complete -c fdkit -n '__fdkit_at route' -l wait -d 'wait at most TIME for somebody else to make the queue of --from' -x
+complete -c fdkit -n '__fdkit_at route' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
+complete -c fdkit -n '__fdkit_at route' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at route' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at route' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at route' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at route' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at route' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at route' -l log-anonymize -d 'shorten the addresses of clients in the log'
+complete -c fdkit -n '__fdkit_at route' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand route' -F
 
 complete -c fdkit -n '__fdkit_at completion' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_operand completion first' -a 'bash zsh fish'
