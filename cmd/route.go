@@ -27,6 +27,9 @@ const routeTimeout = 10 * time.Second
 // routeWaiting is how many descriptors wait at once unless --max-waiting says so.
 const routeWaiting = 4000
 
+// maxLookedAt is about how many unread bytes TCP takes at least, tcp_rmem in tcp(7).
+const maxLookedAt = 64 << 10
+
 func routeCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "route",
@@ -42,7 +45,7 @@ func routeCommand() *cli.Command {
 			onceFlag("silent", "send clients who have sent nothing when their time is up to `QUEUE`"),
 			&cli.GenericFlag{Name: "timeout", Usage: "close connections whose key is not there after `TIME`", Value: &duration{routeTimeout}},
 			numberFlag("max-waiting", "let at most `N` connections wait", 1, 1<<20, routeWaiting),
-			numberFlag("max-bytes", "look at no more than the first `N` bytes", 1, 1<<20, 0),
+			numberFlag("max-bytes", "look for the key in the first `N` bytes", 1, maxLookedAt, 0),
 			durationFlag("wait", "wait at most `TIME` for somebody else to make the queue of --from"),
 			metricsFlag(),
 		}, queueFlags(), clientLogFlags()),
@@ -114,9 +117,7 @@ func routingOf(c *cli.Context) (*routing, error) {
 			return nil, usagef("option --%s: with --by %s clients need to send nothing", option, text)
 		}
 	}
-	if n := numberOf(c, "max-bytes"); n > r.by.Limit {
-		return nil, usagef("option --max-bytes: with --by %s at most %d bytes are looked at", text, r.by.Limit)
-	} else if n > 0 {
+	if n := numberOf(c, "max-bytes"); n > 0 {
 		r.by.Limit = n
 	}
 	if durationOf(c, "timeout") == 0 {
@@ -150,6 +151,10 @@ func runRoute(c *cli.Context) error {
 		return err
 	}
 	defer r.metrics.Close()
+	r.log.journal = newJournal(r.log)
+	defer r.log.journal.end()
+	r.refusals = &refusals{log: r.log}
+	defer r.refusals.end()
 	sig := unless(signals, func(stop <-chan struct{}) {
 		// The output first: whoever receives from it can attach meanwhile.
 		if err = r.SetTable(table, stop); err == nil {
@@ -167,10 +172,6 @@ func runRoute(c *cli.Context) error {
 		return err
 	}
 	r.metrics.watchQueue(r.input.Waiting)
-	r.log.journal = newJournal(r.log)
-	defer r.log.journal.end()
-	r.refusals = &refusals{log: r.log}
-	defer r.refusals.end()
 	r.notify = newNotifier(r.log)
 	defer r.notify.end()
 	return r.run(signals, controls)

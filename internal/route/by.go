@@ -1,5 +1,5 @@
 // Package route tells where a connection goes: by an address, or by a key that its first
-// bytes hold, and a table of patterns. It does no input or output.
+// bytes hold, and a table of patterns.
 package route
 
 import (
@@ -16,7 +16,7 @@ import (
 type By struct {
 	Name    string // as --by has it, without its argument: source, line, ...
 	Address bool   // the key is an address, OfAddress, and nothing is looked at
-	// Limit is how many of the first bytes are looked at. It may be set to fewer.
+	// Limit is how many of the first bytes are looked at, at most. It may be changed.
 	Limit int
 
 	bytes      int // of bytes=N the key, of length-prefix=N the length
@@ -36,8 +36,6 @@ const (
 	Found                // there is a key
 	None                 // there is none, and more bytes do not change that
 )
-
-func (v Verdict) String() string { return [...]string{"more", "found", "none"}[v] }
 
 const byForms = "it is source, local-address, line, bytes=N, regex=RE, sni, http-host or length-prefix[=N]"
 

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -22,6 +23,16 @@ type answer struct {
 	v   Verdict
 }
 
+func (a answer) String() string {
+	switch a.v {
+	case Found:
+		return fmt.Sprintf("the key %.80q in %d bytes", a.key, a.n)
+	case None:
+		return "no key"
+	}
+	return fmt.Sprintf("more, %d bytes in all", a.n)
+}
+
 func find(b *By, data string, ended bool) answer {
 	key, n, v := b.Find([]byte(data), ended)
 	return answer{key, n, v}
@@ -39,6 +50,9 @@ func sameForEverySplit(t testing.TB, b *By, data string) (want answer, took int)
 	wanted := 0
 	took = -1
 	for n := range len(data) + 1 {
+		if n > 600 && n < min(len(data), b.Limit)-64 && n%97 != 0 {
+			continue // of a long stream some lengths will do
+		}
 		got := find(b, data[:n], false)
 		switch {
 		case got.v != More && got != want:

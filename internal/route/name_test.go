@@ -1,6 +1,8 @@
 package route
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
 	"io"
@@ -89,6 +91,34 @@ func TestSNI(t *testing.T) {
 	}
 }
 
+// With Encrypted Client Hello, the name that is seen is the one of the outer ClientHello.
+func TestEncryptedClientHello(t *testing.T) {
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const publicName = "public.example"
+	// ECHConfigContents, RFC 9849 section 4: config_id, kem_id X25519, public_key,
+	// cipher_suites HKDF-SHA256 and AES-128-GCM, maximum_name_length, public_name.
+	contents := []byte{1, 0, 0x20, 0, 32}
+	contents = append(contents, key.PublicKey().Bytes()...)
+	contents = append(contents, 0, 4, 0, 1, 0, 1, 0, byte(len(publicName)))
+	contents = append(contents, publicName...)
+	contents = append(contents, 0, 0) // no extensions
+	config := append([]byte{0xfe, 0x0d, 0, byte(len(contents))}, contents...)
+	r := new(recorder)
+	err = tls.Client(r, &tls.Config{
+		ServerName: "secret.example", MinVersion: tls.VersionTLS13,
+		EncryptedClientHelloConfigList: append([]byte{0, byte(len(config))}, config...),
+	}).Handshake()
+	if r.Len() == 0 {
+		t.Fatalf("the client has sent nothing: %v", err)
+	}
+	if got, _ := sameForEverySplit(t, by(t, "sni"), r.String()); got != (answer{publicName, 0, Found}) {
+		t.Errorf("Find by sni with Encrypted Client Hello = %v; want %s", got, publicName)
+	}
+}
+
 func TestNoSNI(t *testing.T) {
 	hello := clientHello(t, "www.example.org", tls.VersionTLS12)
 	i := strings.Index(hello, "www.example.org")
@@ -115,8 +145,8 @@ func TestNoSNI(t *testing.T) {
 	}
 	b := by(t, "sni")
 	full := inRecords("\x16\x03\x03\x00\x00\x01\x00\xff\xff"+strings.Repeat("x", 0xffff), 16384)
-	if key, n, v := b.Find([]byte(full), false); v != None {
-		t.Errorf("Find by sni of a handshake of 64 KiB = %q, %d, %v; want none", key, n, v)
+	if got := find(b, full, false); got.v != None {
+		t.Errorf("Find by sni of a handshake of 64 KiB = %v; want none", got)
 	}
 }
 

@@ -70,8 +70,13 @@ func routes(by *route.By, all ...string) *route.Table {
 // newRig returns a Router by lines with these routes, PATTERN=QUEUE. It runs after start.
 func newRig(t *testing.T, all ...string) *rig {
 	t.Helper()
+	return newRigBy(t, "line", all...)
+}
+
+func newRigBy(t *testing.T, way string, all ...string) *rig {
+	t.Helper()
 	fdtest.NoLeaks(t)
-	by, err := route.ParseBy("line")
+	by, err := route.ParseBy(way)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,6 +308,40 @@ func TestSlowClients(t *testing.T) {
 		}
 		conn.Close()
 	}
+}
+
+// Where it is known how many bytes are needed, TCP wakes nobody before, and afterwards
+// the socket is as it was.
+func TestLowWater(t *testing.T) {
+	g := newRigBy(t, "bytes=100", "*=D")
+	g.start()
+	lowat := func(end *fdtest.End) int {
+		n, err := unix.GetsockoptInt(end.FD, unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	text := strings.Repeat("x", 100)
+	for _, before := range []int{1, 7} {
+		client, server := fdtest.TCPPair(t)
+		if err := unix.SetsockoptInt(server.FD, unix.SOL_SOCKET, unix.SO_RCVLOWAT, before); err != nil {
+			t.Fatal(err)
+		}
+		same := fdtest.Dup(t, server.FD)
+		write(t, client, text[:50])
+		g.send("x", server)
+		fdtest.Eventually(t, "100 bytes are asked for", func() bool { return lowat(same) == 100 })
+		write(t, client, text[50:])
+		if conn := g.want("D", text); lowat(conn) != before || read(t, conn, 100) != text {
+			t.Errorf("SO_RCVLOWAT = %d; want %d, and all that was sent", lowat(conn), before)
+		}
+	}
+	// One who hangs up before is not taken for one without a key.
+	client := g.client(text[:50])
+	g.settled(1)
+	client.Close()
+	g.wantSaid(route.RefusedGone)
 }
 
 // What waits for a key is bounded: the longest makes room, and who speaks is served.

@@ -603,3 +603,27 @@ func TestUrgent(t *testing.T) {
 		t.Errorf("Receive of a byte out of band: %v, want EOF", err)
 	}
 }
+
+func TestSendNow(t *testing.T) {
+	q := newQueue(t, unix.SOCK_SEQPACKET)
+	if err := q.sender.SendNow(nil, 0); err == nil {
+		t.Error("SendNow of no bytes succeeds; want an error")
+	}
+	sent := 0
+	for err := error(nil); err == nil; sent++ {
+		if err = q.sender.SendNow([]byte("x"), 0); err != nil && !errors.Is(err, unix.EAGAIN) || sent > 10_000 {
+			t.Fatalf("SendNow = %v after %d messages; want EAGAIN in the end", err, sent)
+		}
+	}
+	for range sent - 1 {
+		q.mustReceive(t, "x", 0, 1)
+	}
+	if err := q.sender.SendNow([]byte("y"), 0); err != nil {
+		t.Errorf("SendNow into an empty queue = %v", err)
+	}
+	q.mustReceive(t, "y", 0, 1)
+	q.receive.Close()
+	if err := q.sender.SendNow([]byte("x"), 0); err != scm.ErrGone {
+		t.Errorf("SendNow without a receiver = %v; want ErrGone", err)
+	}
+}

@@ -521,7 +521,7 @@ complete -c fdkit -n '__fdkit_at route' -l consume -d 'take the key from the str
 complete -c fdkit -n '__fdkit_at route' -l silent -d 'send clients who have sent nothing when their time is up to QUEUE' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at route' -l timeout -d 'close connections whose key is not there after TIME' -x
 complete -c fdkit -n '__fdkit_at route' -l max-waiting -d 'let at most N connections wait' -x
-complete -c fdkit -n '__fdkit_at route' -l max-bytes -d 'look at no more than the first N bytes' -x
+complete -c fdkit -n '__fdkit_at route' -l max-bytes -d 'look for the key in the first N bytes' -x
 complete -c fdkit -n '__fdkit_at route' -l wait -d 'wait at most TIME for somebody else to make the queue of --from' -x
 complete -c fdkit -n '__fdkit_at route' -l metrics -d 'tell Prometheus what happens, at http://ADDRESS/metrics' -r -F -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_at route' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
