@@ -67,7 +67,8 @@ func cases() []aCase {
 		{"injected", "Unix clients send descriptors to the programs", injected},
 		{"strangers", "another user, wrong tokens and silence at the rendezvous", strangers},
 		{"vanish", "clients vanish while they are queued", vanish},
-		{"loris", "slow clients at the PROXY protocol", loris},
+		{"loris-proxy", "slow clients at the PROXY protocol", lorisProxy},
+		{"loris-route", "slow clients at route", lorisRoute},
 		{"soak-resident", "many connections, resident workers with leases", soakResident},
 		{"soak-program", "many connections, a program for each", soakPrograms},
 	}
@@ -122,6 +123,12 @@ type options struct {
 func run(o options, all []aCase) (ok bool, err error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
+	// What was ignored when this program was started, as by nohup(1), would be by fdkit too.
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	place, err := enterNetwork()
 	if err != nil {
 		return false, err

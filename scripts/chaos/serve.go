@@ -103,13 +103,14 @@ func answer(r *record, fd int, takes time.Duration) {
 		if err != nil || n <= 0 {
 			return // the client has gone
 		}
-		if end := slices.Index(line[:n], '\n'); end >= 0 {
-			if id, err = strconv.ParseInt(string(line[:end]), 10, 64); err != nil {
-				return
-			}
-			break
+		end := slices.Index(line[:n], '\n')
+		if end < 0 {
+			return // clients write it as a whole: this one has gone
 		}
-		time.Sleep(time.Millisecond)
+		if id, err = strconv.ParseInt(string(line[:end]), 10, 64); err != nil {
+			return
+		}
+		break
 	}
 	e, err := r.of(id)
 	if err != nil {

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"sync"
-	"time"
 )
 
 // vanish has clients that reset their connection while it is queued, be it in the backlog
@@ -79,63 +77,4 @@ func exchangeOn(conn net.Conn, id int64) error {
 		err = fmt.Errorf("the answer to %q is %q", text, answer)
 	}
 	return err
-}
-
-// loris has clients that say their PROXY header slowly, in part, wrong or not at all, beside
-// clients that do as they should.
-func loris(e *env, r *row) {
-	slow := int(e.n(600, 1000))
-	record := e.record(e.n(5_000, 50_000) + int64(slow))
-	e.startFdkit("pool", "--from", e.at("q"), "--resident", "-n", "4", "--ready-timeout", "30s", e.server, record.path, "resident", "0s")
-	_, address := e.listen("--to", e.at("q"), "--proxy-protocol", "--trust", "127.0.0.0/8", "--proxy-timeout", "2s",
-		"--metrics", "unix:"+e.at("metrics"))
-	header := func(id int64) []byte {
-		return fmt.Appendf(nil, "PROXY TCP4 192.0.2.%d 192.0.2.1 %d 80\r\n", 1+id%250, 1024+id%60000)
-	}
-	l := newLoad(address, record, 16)
-	l.preface = header
-	ways := []func(conn net.Conn, id int64){
-		func(net.Conn, int64) {}, // says nothing
-		func(conn net.Conn, id int64) { // a byte at a time
-			for _, b := range header(id) {
-				if _, err := conn.Write([]byte{b}); err != nil {
-					return
-				}
-				time.Sleep(200 * time.Millisecond)
-			}
-		},
-		func(conn net.Conn, id int64) { _, _ = conn.Write(header(id)[:10]) },
-		func(conn net.Conn, id int64) { _, _ = conn.Write([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00")) }, // version 2, cut
-		func(conn net.Conn, id int64) { _, _ = conn.Write(make([]byte, 5000)) },
-		func(conn net.Conn, id int64) { fmt.Fprintf(conn, "%d\n", id) }, // as if there were no header
-	}
-	var group sync.WaitGroup
-	var open sync.Map
-	first := l.next.Add(int64(slow)) - int64(slow)
-	for i := range slow {
-		conn, err := dial(address, first+int64(i))
-		e.must(err)
-		open.Store(conn, nil)
-		way := ways[e.random.IntN(len(ways))]
-		r.faults++
-		group.Go(func() {
-			defer conn.Close()
-			way(conn, first+int64(i))
-			_ = conn.SetDeadline(time.Now().Add(patience))
-			_, _ = io.Copy(io.Discard, conn) // until it is dropped
-			open.Delete(conn)
-		})
-	}
-	l.run(int64(len(l.fates)-slow), e.stop)
-	group.Wait()
-	refused := e.metrics(e.at("metrics"))["fdkit_refused_total"]
-	var begun int64
-	for id := first; id < first+int64(slow); id++ {
-		begun += int64(record.counts[id].begun.Load())
-	}
-	l.count(&r.figures)
-	r.connections, r.served = r.connections-int64(slow), r.served-int64(slow)
-	r.expectAllServed()
-	r.expect(begun == 0, "0 handed on", "%d", begun)
-	r.expect(refused == int64(slow), "each counted", "%d of %d", refused, slow)
 }
