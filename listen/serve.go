@@ -38,12 +38,14 @@ func (e *SendError) Unwrap() error { return e.Err }
 func (a *Acceptor) Serve(sink Sink) error {
 	var c Conn
 	payload := make([]byte, 0, scm.MaxPayload)
+	fds := make([]int, 1) // one for all: what goes to an interface is allocated
 	for {
 		if err := a.next(&c, sink.FD()); err != nil {
 			return err
 		}
 		payload = c.AppendPayload(payload[:0])
-		err := sink.Send(payload, c.FD)
+		fds[0] = c.FD
+		err := sink.Send(payload, fds...)
 		_ = unix.Close(c.FD)
 		if err != nil {
 			return &SendError{c.Remote(), err}
