@@ -295,7 +295,11 @@ func (w *Workers) hearAll(r *Worker) {
 // hear takes one word of the worker.
 func (w *Workers) hear(r *Worker, text string) {
 	word, value, given := strings.Cut(text, "=")
-	n, err := strconv.ParseUint(value, 10, 32)
+	var n uint64
+	var err error
+	if given {
+		n, err = strconv.ParseUint(value, 10, 32)
+	}
 	switch {
 	case word == "READY" && (!given || err == nil && n > 0):
 		r.spoken = true

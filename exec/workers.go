@@ -84,6 +84,7 @@ type Workers struct {
 	hasty    bool   // and no worker is started any more
 	ended    bool   // the queue has ended
 	payload  []byte // of the message being sent
+	received Connection
 }
 
 // wakeID stands for the eventfd among the ids of workers.
@@ -225,8 +226,9 @@ func (w *Workers) handOut() error {
 		if w.stopping || w.ended || !w.room() {
 			return nil
 		}
-		var c Connection
-		came, err := w.Receive(&c)
+		c := &w.received
+		*c = Connection{}
+		came, err := w.Receive(c)
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, interrupt.ErrStopped):
 			w.ended = true
