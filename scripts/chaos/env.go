@@ -201,6 +201,7 @@ func (e *env) stop() bool { return e.Err() != nil }
 // metrics returns the metrics that a command tells at a Unix socket; those with labels are
 // summed up.
 func (e *env) metrics(path string) map[string]int64 {
+	e.await("there are metrics", func() bool { _, err := os.Stat(path); return err == nil })
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
