@@ -14,13 +14,17 @@ LDFLAGS := $(if $(VERSION),-ldflags="-X main.version=$(VERSION)")
 # The shell scripts, in whatever directory of these, by their first line.
 SCRIPTS = $(shell grep -rlE '^\#!.*[/ ](ba)?sh$$' scripts .ci)
 
+# Modules of their own, each with what fdkit itself shall not depend on.
+MODULES := . scripts/bench
+each = @for module in $(MODULES); do (cd $$module && $(1)) || exit; done
+
 .PHONY: build
 build: ## build bin/fdkit (VERSION=1.2.3)
 	CGO_ENABLED=0 $(GO) build -trimpath $(TAGS) $(LDFLAGS) -o bin/fdkit .
 
 .PHONY: test
 test: ## run all tests; those that lack a program are skipped
-	$(GO) test $(TAGS) ./...
+	$(call each,$(GO) test $(TAGS) ./...)
 
 .PHONY: demo
 demo: ## build fdkit and show it at work
@@ -43,17 +47,18 @@ check-format:
 	@unformatted=$$($(GO) tool gofumpt -l .) && test -z "$$unformatted" || \
 		{ echo "gofumpt -w is wanted by:" $$unformatted; exit 1; }
 check-code:
-	$(GO) vet $(TAGS) ./...
-	$(GO) tool staticcheck $(TAGS) ./...
+	$(call each,$(GO) vet $(TAGS) ./...)
+	@staticcheck=$$($(GO) tool -n staticcheck) && \
+		for module in $(MODULES); do (cd $$module && $$staticcheck $(TAGS) ./...) || exit; done
 check-modules:
-	$(GO) mod tidy -diff
+	$(call each,$(GO) mod tidy -diff)
 check-scripts:
 	@if command -v shellcheck >/dev/null; then echo shellcheck $(SCRIPTS); shellcheck $(SCRIPTS); \
 	else echo 'skipped: shellcheck is not installed; scripts/install-test-programs has it'; test -z "$$CI"; fi
 # Among them are those that lint the manual pages, compare the completions, run
 # the examples of README and manual, and hold the rule of who imports whom.
 check-tests:
-	$(GO) test -race $(TAGS) ./...
+	$(call each,$(GO) test -race $(TAGS) ./...)
 
 COMPLETIONS := $(addprefix scripts/completion/,fdkit.bash _fdkit fdkit.fish)
 complete = $(GO) run $(TAGS) . completion $$(case $(1) in *.bash) echo bash;; *.fish) echo fish;; *) echo zsh;; esac)
@@ -62,6 +67,13 @@ complete = $(GO) run $(TAGS) . completion $$(case $(1) in *.bash) echo bash;; *.
 completion: ## write scripts/completion anew from the command tree
 	@mkdir -p scripts/completion
 	@for f in $(COMPLETIONS); do $(call complete,$$f) >$$f || exit; echo $$f; done
+
+SUITES ?= all
+.PHONY: bench
+bench: build ## compare fdkit with others, into scripts/bench/results (SUITES="spawn start", BENCHFLAGS=--quick)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/epollworker ./scripts/examples/epollworker
+	cd scripts/bench && $(GO) build -trimpath -o ../../bin/bench .
+	bin/bench $(BENCHFLAGS) $(SUITES)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME=10s

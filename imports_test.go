@@ -76,8 +76,12 @@ func TestImports(t *testing.T) {
 			forbid("internal packages depend on internal packages only", slices.Concat(p.Deps, tests), func(path string) bool {
 				return ours(path) && !under(path, module+"/internal")
 			})
+		case under(p.ImportPath, module+"/scripts/examples"):
+			forbid("examples are programs as others write them", slices.Concat(p.Imports, tests), func(path string) bool {
+				return ours(path) && !slices.Contains(siblings, path)
+			})
 		case under(p.ImportPath, module+"/scripts"):
-			forbid("what is in scripts runs fdkit, and is not made of it", p.Imports, func(path string) bool {
+			forbid("what else is in scripts runs fdkit, and is not made of it", p.Imports, func(path string) bool {
 				return path == module || under(path, module+"/cmd")
 			})
 		default:

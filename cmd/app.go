@@ -34,6 +34,7 @@ func New(version string) *cli.App {
 			leaf(recvExecCommand()),
 			leaf(poolCommand()),
 			leaf(serveCommand()),
+			leaf(mergeCommand()),
 			leaf(grabCommand()),
 			leaf(inspectCommand()),
 			leaf(whoCommand()),

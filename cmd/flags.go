@@ -45,6 +45,39 @@ func (n *number) String() string { return strconv.Itoa(n.value) }
 
 func numberOf(c *cli.Context, name string) int { return c.Generic(name).(*number).value }
 
+// size is the value of an option that takes a number of bytes.
+type size struct {
+	value    int
+	min, max int
+}
+
+// sizeFlag is a flag for a number of bytes from low to high, such as 64K or 1M.
+func sizeFlag(name, usage string, low, high, otherwise int) cli.Flag {
+	return &cli.GenericFlag{Name: name, Usage: usage, Value: &size{otherwise, low, high}}
+}
+
+func (s *size) Set(text string) error {
+	value, err := parseLimit(text)
+	if err != nil || value < uint64(s.min) || value > uint64(s.max) {
+		return fmt.Errorf("%q is no size from %s to %s bytes, such as 65536, 64K or 1M", text, sizeText(s.min), sizeText(s.max))
+	}
+	s.value = int(value)
+	return nil
+}
+
+func (s *size) String() string { return sizeText(s.value) }
+
+func sizeText(n int) string {
+	for i, unit := range []string{"G", "M", "K"} {
+		if shift := 10 * (3 - i); n > 0 && n%(1<<shift) == 0 {
+			return strconv.Itoa(n>>shift) + unit
+		}
+	}
+	return strconv.Itoa(n)
+}
+
+func sizeOf(c *cli.Context, name string) int { return c.Generic(name).(*size).value }
+
 // once is the value of an option that takes a text and can be given once: where a
 // second one took the place of the first, or an empty one that of none, a program
 // would run with privileges that it was not to have.

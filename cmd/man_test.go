@@ -728,6 +728,30 @@ run 1; ask 127.0.0.1:80`,
 	},
 
 	{
+		page: "fdkit-merge.1", blocks: []string{"fdkit listen :7000 | fdkit merge --idle 24h >>lines.log"},
+		script: "run 1; await 'dial 127.0.0.1:7000 </dev/null'; for i in 1 2 3; do echo $i | dial 127.0.0.1:7000; done; await 'test \"$(wc -l <lines.log)\" = 3'; sort lines.log",
+		want:   "1\n2\n3\n",
+	},
+	{
+		page: "fdkit-merge.1", blocks: []string{"fdkit listen :7000 | fdkit merge --end total | awk '{ sum += $1 } END { print sum }'"},
+		script: "run 1; sum=$!; await 'dial 127.0.0.1:7000 </dev/null'; for n in 1 20 300 total; do echo $n | dial 127.0.0.1:7000; done; wait $sum; cat out1",
+		want:   "321\n",
+	},
+	{
+		page: "fdkit-merge.1", blocks: []string{"fdkit pool --from /run/jobs.q --key FDKIT_KEY --idle 1m --resident -- \\", "fdkit listen :7000 | fdkit route --by line --consume --to '*=/run/jobs.q'"},
+		script: `sed -i 's/^fdkit pool/exec &/' 1; run 1; pool=$!; await 'test -S /run/jobs.q'; run 2; await 'dial 127.0.0.1:7000 </dev/null'
+clients=; for i in 1 2 3 4; do for job in red ../blue; do printf '%s\nline of %s\n%s\n' $job $job $i | dial 127.0.0.1:7000 & clients="$clients $!"; done; done
+wait $clients; kill $pool; wait $pool
+grep -h line red.out %2E.%2Fblue.out | sed 's/^ *//'; cat red.out | wc -l`,
+		want: "4 line of red\n4 line of ../blue\n5\n",
+	},
+	{
+		page: "fdkit-merge.1", blocks: []string{"fdkit send --each r:one.fifo r:two.fifo | fdkit merge"},
+		script: "mkfifo one.fifo two.fifo; run 1; merge=$!; echo one >one.fifo; echo two >two.fifo; wait $merge; sort out1",
+		want:   "one\ntwo\n",
+	},
+
+	{
 		page: "fdkit-completion.1", blocks: []string{"mkdir -p ~/.local/share/bash-completion/completions"},
 		script: "run 1; wait $!; bash -n ~/.local/share/bash-completion/completions/fdkit; grep -c complete ~/.local/share/bash-completion/completions/fdkit >count; echo done",
 		want:   "done\n", needs: []string{"bash"},

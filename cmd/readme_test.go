@@ -35,6 +35,24 @@ var readmeTries = map[string]string{
 		serve; opened 9418; git ls-remote git://127.0.0.1/x; git ls-remote git://127.0.0.1/y 2>&1 | grep 'repository not exported'`,
 	"fdkit listen :8080 | while fdkit recv-exec ./handler; do :; done": `handler; serve; answer you 'hi, you'; answer me 'hi, me'`,
 	"ksh93 -c 'fdkit listen :8080 | fdkit pool ./handler'":             `needs ksh93; handler; serve; answer you 'hi, you'`,
+	"fdkit listen :8080 | fdkit pool --resident -n 4 scripts/examples/worker.py": `needs python3; ln -s "$ROOT/scripts" scripts
+		serve; answer you you`,
+	"go build -o epollworker ./scripts/examples/epollworker": `go() { (cd "$ROOT" && command go build -o "$dir/$3" "$4"); }; export dir; export -f go
+		serve; opened 9000; question=$(printf %063d 7); test "$(echo "$question" | nc -N 127.0.0.1 9000)" = "$question"`,
+	"fdkit listen :8080 | fdkit pool --resident -n 4 --balance least scripts/examples/worker.py": `needs python3; ln -s "$ROOT/scripts" scripts
+		serve; answer you you`,
+	"fdkit listen :7000 | fdkit route --by line --consume --to '*=@jobs' &": `sed 's/--idle 10s/--idle 1s/' "$BLOCK" >quick; BLOCK=quick serve
+		opened 7000; printf '../fruit\napple\npear\n' | nc -N 127.0.0.1 7000; printf '../fruit\napple' | nc -N 127.0.0.1 7000
+		await "grep -q '2 apple' %2E.%2Ffruit.out"; grep -q '1 pear' %2E.%2Ffruit.out`,
+	"fdkit listen :8443 | fdkit route --by sni --to www.example.org=@www --to '*.example.org=@others' &": `needs openssl stunnel4
+		for name in www others; do
+			printf '#!/bin/sh\nread -r name; echo "%s: hi, $name"\n' $name >$name; chmod +x $name
+			openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out $name.pem -subj /CN=$name.example.org 2>/dev/null
+			printf 'cert = %s.pem\nkey = %s.key\nexec = ./%s\n' $name $name $name >$name.conf; mv key.pem $name.key
+		done
+		serve; opened 8443
+		of() { echo you | openssl s_client -quiet -servername "$1" -connect 127.0.0.1:8443 2>/dev/null; }
+		test "$(of www.example.org)" = 'www: hi, you'; test "$(of a.example.org)" = 'others: hi, you'`,
 	"cat >rules <<'END'": `handler; serve; answer you 'hi, you'
 		ip addr add 192.0.2.66/32 dev lo; test -z "$(dial -from 192.0.2.66 127.0.0.1:8080 </dev/null 2>/dev/null)"`,
 	"openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -subj /CN=localhost": `needs openssl stunnel4

@@ -3,6 +3,7 @@
 package cmd
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -20,6 +21,7 @@ const refusalPause = 10 * time.Second
 // then how many there were.
 type refusals struct {
 	log    logger
+	verb   string // lost: it is of things that are lost; "": of connections that are refused
 	mu     sync.Mutex
 	counts map[string]int // by reason, since the last line
 	timer  *time.Timer    // until the next one; nil: it may come at once
@@ -29,7 +31,7 @@ type refusals struct {
 // returns its fields.
 func (r *refusals) add(reason, template string, describe func() []slog.Attr) {
 	say := func(severity slog.Level) {
-		r.log.event(severity, "refused", template, append(describe(), slog.String("reason", reason))...)
+		r.log.event(severity, cmp.Or(r.verb, "refused"), template, append(describe(), slog.String("reason", reason))...)
 	}
 	if r.log.enabled(isInfo) {
 		say(isInfo)
@@ -67,7 +69,12 @@ func (r *refusals) say() bool {
 		total += r.counts[reason]
 		reasons = append(reasons, fmt.Sprintf("%s %d", reason, r.counts[reason]))
 	}
-	if total > 0 {
+	switch {
+	case total == 0:
+	case r.verb != "":
+		r.log.event(isNotice, r.verb, r.verb+" "+count(total, "more time", "more times")+": {reasons}",
+			slog.Int("times", total), slog.String("reasons", strings.Join(reasons, ", ")))
+	default:
 		r.log.event(isNotice, "refused", "refused "+count(total, "more connection", "more connections")+": {reasons}",
 			slog.Int("connections", total), slog.String("reasons", strings.Join(reasons, ", ")))
 	}

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(run{m}, map[string]func(){
 		"await":    await,
 		"burden":   burden,
+		"crowd":    crowd,
 		"dial":     dial,
 		"fields":   fields,
 		"filter":   filter,
@@ -55,16 +56,21 @@ var fdkit = sync.OnceValues(func() (dir string, err error) {
 	if built, err = os.MkdirTemp("", "fdkit-test"); err != nil {
 		return "", err
 	}
-	return built, build(filepath.Join(built, "fdkit"), raceEnabled)
+	if err := build(filepath.Join(built, "fdkit"), raceEnabled); err != nil {
+		return "", err
+	}
+	return built, buildPackage("fdkit/scripts/examples/epollworker", filepath.Join(built, "epollworker"), raceEnabled)
 })
 
 // build builds the program as make does, or with the race detector.
-func build(file string, race bool) error {
+func build(file string, race bool) error { return buildPackage("fdkit", file, race) }
+
+func buildPackage(path, file string, race bool) error {
 	args := []string{"build", "-tags", "urfave_cli_no_docs", "-o", file}
-	build := exec.Command("go", append(args, "fdkit")...)
+	build := exec.Command("go", append(args, path)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if race { // which takes cgo
-		build = exec.Command("go", append(args, "-race", "fdkit")...)
+		build = exec.Command("go", append(args, "-race", path)...)
 	}
 	build.Stderr = os.Stderr
 	return build.Run()
@@ -80,6 +86,10 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatalf("go build fdkit: %v", err)
 	}
+	examples, err := filepath.Abs("../scripts/examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		// UPDATE=1 rewrites what cmp compares stdout and stderr with.
@@ -89,6 +99,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TMPDIR", tmp)
 			env.Setenv("PATH", dir+":"+env.Getenv("PATH"))
 			env.Setenv("CI", os.Getenv("CI"))
+			env.Setenv("EXAMPLES", examples)
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each exit takes a second
 			env.Setenv(marker, env.WorkDir)
 			env.Values["env"], env.Values["skip"] = env.Vars, env.T().Skip
@@ -97,6 +108,9 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"shell": shell,
 			"needs": needs,
+			"build": func(ts *testscript.TestScript, _ bool, args []string) { // build PACKAGE FILE
+				ts.Check(buildPackage(args[0], ts.MkAbs(args[1]), raceEnabled))
+			},
 		},
 	})
 }

@@ -50,14 +50,16 @@ func await() {
 // dial is a client: it connects to ADDRESS (HOST:PORT or unix:PATH), sends its
 // stdin, shuts its sending side down, and prints what it gets.
 //
-//	dial [-from IP] [-hold FILE] [-count N] [-parallel N] ADDRESS
+//	dial [-from IP] [-hold FILE] [-count N] [-parallel N] [-greeting TEXT] ADDRESS
 //
 // With -from its own address is IP, of which 127.0.0.0/8 has many. With -count it
-// makes N connections, some at once, each with all of stdin, and expects it back:
-// it prints how many were answered so, and what befell the others.
+// makes N connections, some at once, each with all of stdin, and expects it back, with
+// -greeting after a line of that: it prints how many were answered so, and what befell
+// the others.
 func dial() {
 	count := flag.Int("count", 0, "connections that expect an echo")
 	parallel := flag.Int("parallel", 8, "of these at once")
+	greeting := flag.String("greeting", "", "the line that comes before the echo")
 	hold := flag.String("hold", "", "after sending, keep the sending side open until this file exists")
 	var dialer net.Dialer
 	flag.Func("from", "this end's IP address", func(ip string) (err error) {
@@ -73,6 +75,10 @@ func dial() {
 		fatal(err)
 		return
 	}
+	want := input
+	if *greeting != "" {
+		want = append([]byte(*greeting+"\n"), input...)
+	}
 	var answered atomic.Int64
 	var troubles sync.Map
 	var group sync.WaitGroup
@@ -84,7 +90,7 @@ func dial() {
 			switch {
 			case err != nil:
 				troubles.Store(err.Error(), nil)
-			case !bytes.Equal(out, input):
+			case !bytes.Equal(out, want):
 				troubles.Store(fmt.Sprintf("got %q", out), nil)
 			default:
 				answered.Add(1)
@@ -98,6 +104,49 @@ func dial() {
 		fmt.Println(text)
 		return true
 	})
+}
+
+// crowd opens connections one after the other, each when the one before has had 64 bytes
+// answered, and keeps them: until FILE exists, and all are answered once more.
+//
+//	crowd -count N [-until FILE] ADDRESS
+func crowd() {
+	count := flag.Int("count", 1, "connections")
+	until := flag.String("until", "", "ask again, and end, when this file exists")
+	flag.Parse()
+	ask := func(c net.Conn) {
+		question := bytes.Repeat([]byte{'q'}, 64)
+		_, err := c.Write(question)
+		fatal(err)
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		answer := make([]byte, len(question))
+		_, err = io.ReadFull(c, answer)
+		fatal(err)
+		if !bytes.Equal(answer, question) {
+			fatal(fmt.Errorf("the answer is %q, want %q", answer, question))
+		}
+	}
+	var all []net.Conn
+	for range *count {
+		c, err := net.Dial("tcp", flag.Arg(0))
+		fatal(err)
+		ask(c)
+		all = append(all, c)
+	}
+	if *until == "" {
+		return
+	}
+	fmt.Println(len(all), "open")
+	for {
+		if _, err := os.Stat(*until); err == nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, c := range all {
+		ask(c)
+	}
+	fmt.Println(len(all), "answered")
 }
 
 func exchange(address string, input []byte, hold string) ([]byte, error) {

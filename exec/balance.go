@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"os"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -72,7 +70,7 @@ func (w *Workers) deliver(c parcel) bool {
 // returns nil.
 func (w *Workers) pick() *place {
 	now := time.Now()
-	best, load := -1, 0
+	best, slow, load := -1, -1, 0
 	for i := 0; i < len(w.ready); i++ {
 		r := w.ready[i].worker
 		if r == nil || !r.free() {
@@ -83,6 +81,9 @@ func (w *Workers) pick() *place {
 		}
 		if now.Before(r.shunned) {
 			w.remind(r.shunned)
+			if r.spared && slow < 0 {
+				slow = i
+			}
 			continue
 		}
 		if w.Balance != Least {
@@ -93,8 +94,20 @@ func (w *Workers) pick() *place {
 			best, load = i, l
 		}
 	}
-	if best < 0 {
+	switch {
+	case best >= 0:
+		w.short = time.Time{}
+	case slow < 0:
 		return nil
+	default: // one that is fast may be free in a moment
+		if w.short.IsZero() {
+			w.short = now
+		}
+		if at := w.short.Add(moment); now.Before(at) {
+			w.remind(at)
+			return nil
+		}
+		best = slow
 	}
 	p := w.ready[best]
 	p.queued = false
@@ -134,7 +147,7 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 	now := time.Now()
 	if r.full(len(c.fds)) {
 		w.remind(now.Add(100 * time.Millisecond))
-		r.shunned = now.Add(100 * time.Millisecond)
+		r.shunned, r.spared = now.Add(100*time.Millisecond), false
 		if !w.chosen() {
 			w.settle(r) // it is in ready again
 		}
@@ -165,7 +178,7 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 	}
 	r.Handed++
 	r.last, r.unread = now, true
-	w.remind(now.Add(takeBack))
+	w.remind(now.Add(w.patience(r)))
 	if r.spoken {
 		r.credit--
 		r.grant(w.lease, c)
@@ -213,41 +226,35 @@ func (w *Workers) placeOf(c parcel) *place {
 // margin is how many descriptors a worker is left for other things than connections.
 const margin = 16
 
+// unwatched is for how many descriptors at most full does not look anew.
+const unwatched = 32
+
 // full tells whether n descriptors more would bring the worker to its RLIMIT_NOFILE.
-// It is asked only when that may be so.
 func (r *Worker) full(n int) bool {
 	if r.open < 0 {
 		return false
 	}
+	if r.open += n; r.open < r.most {
+		return false
+	}
 	var limit unix.Rlimit
-	if err := unix.Prlimit(r.PID, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
-		return false
-	}
-	r.open += n
-	if uint64(r.open+margin) < limit.Cur {
-		return false
-	}
 	now, known := r.descriptors()
-	if !known {
+	if !known || unix.Prlimit(r.PID, unix.RLIMIT_NOFILE, nil, &limit) != nil {
 		r.open = -1
 		return false
 	}
-	r.open = now
-	if uint64(now+n+margin) < limit.Cur {
-		r.open += n
-		return false
-	}
-	return true
+	r.open = now + n
+	r.most = int(min(limit.Cur, uint64(r.open+unwatched+margin))) - margin
+	return r.open >= r.most
 }
 
 // descriptors returns how many descriptors the worker has open: the size of its
 // directory fd, since Linux 6.2, proc_pid_fd(5).
 func (r *Worker) descriptors() (int, bool) {
-	info, err := os.Stat("/proc/" + strconv.Itoa(r.PID) + "/fd")
-	if err != nil || info.Size() == 0 {
+	if err := unix.Stat(r.files, &r.stat); err != nil || r.stat.Size == 0 {
 		return 0, false
 	}
-	return int(info.Size()), true
+	return int(r.stat.Size), true
 }
 
 // look does what is due: it starts workers, and takes back from those that do not
@@ -304,7 +311,7 @@ func (w *Workers) examine(r *Worker, now time.Time) {
 		}
 		return true
 	}
-	if r.fd >= 0 {
+	if r.fd >= 0 && (r.unread || r.unheard) {
 		w.attend(r)
 	}
 	switch {
@@ -313,7 +320,7 @@ func (w *Workers) examine(r *Worker, now time.Time) {
 		w.kill(r, fmt.Errorf("worker %d has not said READY in %v", r.PID, w.ReadyTimeout))
 	case r.unread && late(r.last, w.ReadyTimeout):
 		w.kill(r, fmt.Errorf("worker %d has left a connection in its queue for %v", r.PID, w.ReadyTimeout))
-	case r.unread && late(r.last, takeBack):
+	case r.unread && late(r.last, w.patience(r)):
 		w.relieve(r, now)
 	case w.MaxAge > 0 && !r.retired && late(r.Begin, w.MaxAge):
 		w.replaceOld(r)
@@ -336,19 +343,42 @@ func (w *Workers) kill(r *Worker, why error) {
 	w.trouble(why)
 }
 
+// patience is for how long the worker may leave a connection in its queue while another
+// one is free.
+func (w *Workers) patience(r *Worker) time.Duration {
+	if r.received && !w.chosen() {
+		return busy
+	}
+	return starting
+}
+
 // relieve takes what a stopped or busy worker has not received, if another one can have
-// it, and lets the worker rest for a time that grows.
+// it. A worker that needs that again and again rests: at first it is only given nothing
+// if others can have that, as it may just be slow.
 func (w *Workers) relieve(r *Worker, now time.Time) {
-	if w.chosen() || !r.retired && !slices.ContainsFunc(w.ready, func(p *place) bool {
+	w.remind(now.Add(w.patience(r)))
+	if w.chosen() {
+		return
+	}
+	if !r.behind {
+		r.behind = true
+		r.late += 2
+	}
+	rests := r.late > 2
+	if !r.retired && !slices.ContainsFunc(w.ready, func(p *place) bool {
 		return p.worker != nil && p.worker != r && p.worker.free() && !now.Before(p.worker.shunned)
 	}) {
-		w.remind(now.Add(takeBack))
+		if rests && !now.Before(r.shunned) {
+			r.shunned, r.spared = now.Add(firstRest), true
+		}
 		return
 	}
 	w.back = append(w.back, w.rescue(r)...)
-	r.slow = min(max(2*r.slow, takeBack), 30*time.Second)
-	slow := r.slow
+	spared, received, slow := r.slow == 0, r.received, min(max(2*r.slow, firstRest), lastRest)
 	w.settle(r)
-	r.slow, r.shunned = slow, now.Add(slow)
-	w.remind(r.shunned)
+	r.received = received
+	if rests {
+		r.slow, r.shunned, r.spared = slow, now.Add(slow), spared
+		w.remind(r.shunned)
+	}
 }

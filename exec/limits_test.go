@@ -254,7 +254,7 @@ func TestTimeoutNotReached(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
-	const idle = 600 * time.Millisecond
+	const idle = 1500 * time.Millisecond
 	l := runLimited(t, 5, find(t, "cat"), func(p *exec.Pool) { p.Times = exec.TimeLimits{Idle: idle, Kill: never} })
 	client := l.tcp(t)
 	begin := time.Now()
@@ -281,7 +281,7 @@ func TestIdle(t *testing.T) {
 
 // Bytes that only the program sends count if the client takes them.
 func TestIdleOneWay(t *testing.T) {
-	const idle = 600 * time.Millisecond
+	const idle = 1500 * time.Millisecond
 	l := runLimited(t, 5, sh(t, "while echo x; do sleep 0.02; done"), func(p *exec.Pool) { p.Times = exec.TimeLimits{Idle: idle, Kill: never} })
 	client := l.tcp(t)
 	for begin := time.Now(); time.Since(begin) < 2*idle; {

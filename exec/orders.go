@@ -24,6 +24,7 @@ func (w *Workers) Status() []WorkerStatus {
 	w.order(func() {
 		var all []WorkerStatus
 		for _, worker := range w.workers {
+			w.settle(worker) // whether it has received is looked at when that matters
 			all = append(all, worker.status())
 		}
 		told <- all

@@ -43,8 +43,16 @@ type Worker struct {
 	leases   []lease
 	done     bool // it has said DONE
 	open     int  // descriptors that it has at most, as far as is known; -1: unknown
+	most     int  // with so many it has to be looked at anew
+	files    string
+	stat     unix.Stat_t // of files, which is its /proc/PID/fd
+	received bool        // it has received a connection
+	unheard  bool        // there may be more that it has said
+	behind   bool        // it has left that for too long
+	late     int         // how often that was so of late, times two, less if it was not
 	slow     time.Duration
-	shunned  time.Time // until then it is given nothing if others can have it
+	shunned  time.Time // until then it is given nothing
+	spared   bool      // unless no other one can have it for a moment
 	retired  bool      // it is told to end
 	killed   bool
 }
@@ -81,9 +89,17 @@ type place struct {
 	startAt time.Time // zero: now
 }
 
-// takeBack is after how long a connection that a worker has not received goes to one
-// that can have it, and for how long the worker is given none then, at first.
-const takeBack = time.Second
+const (
+	// busy and starting are after how long a connection that a worker has not received
+	// goes to one that can have it: a worker that waits receives at once, and one that
+	// has never received may still be starting.
+	busy     = 40 * time.Millisecond
+	starting = time.Second
+	// For so long the worker is given none then, at first and at last.
+	firstRest = time.Second
+	lastRest  = 30 * time.Second
+	moment    = 5 * time.Millisecond
+)
 
 // start starts a worker in the place: the one for connections, or if there is one the
 // next.
@@ -171,14 +187,17 @@ func (w *Workers) spawn(p *place) (*Worker, error) {
 		}
 		return nil, err
 	}
-	r.PID = pid
+	r.PID, r.files = pid, "/proc/"+strconv.Itoa(pid)+"/fd"
 	if w.Share {
 		return r, nil
 	}
 	r.sender = scm.NewSender(r.fd, &interrupt.Calls{})
 	r.receiver = scm.NewReceiverSize(r.fd, &interrupt.Calls{}, 256)
-	// Edges: one comes whenever the worker has received something, or has sent.
-	err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET, Fd: r.id})
+	// Edges: one comes whenever the worker has sent something, or has received.
+	err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: r.id})
+	if err == nil {
+		err = unix.EpollCtl(w.receipts, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLET, Fd: r.id})
+	}
 	if err != nil {
 		w.trouble(os.NewSyscallError("epoll_ctl", err)) // reap finds its end
 		_ = unix.Kill(-pid, syscall.SIGKILL)
@@ -273,8 +292,10 @@ func (w *Workers) attend(r *Worker) {
 // hearAll hears what the worker has said since the last time.
 func (w *Workers) hearAll(r *Worker) {
 	var m scm.Message
+	r.unheard = false
 	for n := 0; ; n++ {
 		if n == 64 { // others have their turn first
+			r.unheard = true
 			w.remind(time.Now())
 			break
 		}
@@ -325,7 +346,10 @@ func (w *Workers) settle(r *Worker) {
 		if err == nil && n >= message {
 			return
 		}
-		r.unread, r.slow, r.shunned = false, 0, time.Time{}
+		if !r.behind {
+			r.late /= 2
+		}
+		r.unread, r.received, r.behind, r.slow = false, true, false, 0
 	}
 	p := r.place
 	if p.worker != r || !r.free() {

@@ -68,7 +68,8 @@ type Workers struct {
 
 	wake     int // an eventfd: there are orders
 	poked    bool
-	epoll    int
+	epoll    int // workers say something
+	receipts int // workers have received something
 	spawner  *spawner
 	workers  map[int32]*Worker // by id, those whose process lives
 	byPID    map[int]*Worker
@@ -79,12 +80,13 @@ type Workers struct {
 	next     int32
 	lease    uint64
 	due      time.Time // when something is to be looked at; zero: never
+	short    time.Time // since when only slow workers can have a connection; zero: others can
 	spawned  chan struct{}
-	stopping bool   // nothing is received any more
-	hasty    bool   // and no worker is started any more
-	ended    bool   // the queue has ended
-	payload  []byte // of the message being sent
-	received Connection
+	stopping bool       // nothing is received any more
+	hasty    bool       // and no worker is started any more
+	ended    bool       // the queue has ended
+	payload  []byte     // of the message being sent
+	came     Connection // that was received last
 }
 
 // wakeID stands for the eventfd among the ids of workers.
@@ -134,6 +136,7 @@ func (w *Workers) Run() (failure error) {
 		return err
 	}
 	defer unix.Close(w.epoll)
+	defer unix.Close(w.receipts)
 	w.spawned = make(chan struct{}, 1)
 	defer func() {
 		w.mu.Lock()
@@ -151,7 +154,7 @@ func (w *Workers) Run() (failure error) {
 		if err := w.handOut(); err != nil {
 			w.ended, failure = true, err
 		}
-		if w.over() { // behind handOut, which may have come to the end of the queue
+		if w.over() { // behind handOut, which may have seen the end: nothing else tells of it
 			return failure
 		}
 		if err := w.wait(); err != nil {
@@ -164,12 +167,17 @@ func (w *Workers) prepare() (err error) {
 	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return os.NewSyscallError("epoll_create1", err)
 	}
+	if w.receipts, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		_ = unix.Close(w.epoll)
+		return os.NewSyscallError("epoll_create1", err)
+	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err == nil {
 		err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeID})
 	}
 	if err != nil {
 		_ = unix.Close(w.epoll)
+		_ = unix.Close(w.receipts)
 		_ = unix.Close(wake) // or -1
 		return os.NewSyscallError("eventfd", err)
 	}
@@ -226,7 +234,7 @@ func (w *Workers) handOut() error {
 		if w.stopping || w.ended || !w.room() {
 			return nil
 		}
-		c := &w.received
+		c := &w.came // Receive lets it escape
 		*c = Connection{}
 		came, err := w.Receive(c)
 		switch {
@@ -257,36 +265,55 @@ func (p parcel) keep() parcel {
 	return parcel{append([]int(nil), p.fds...), append([]byte(nil), p.payload...)}
 }
 
-// wait sleeps until there is something to do.
+// wait sleeps until there is something to do. That a worker has received something is
+// no such thing as long as another one is free: it would cost two wake-ups for each
+// connection instead of one.
 func (w *Workers) wait() error {
-	fds := []unix.PollFd{{Fd: int32(w.epoll), Events: unix.POLLIN}, {Fd: int32(w.Queue), Events: unix.POLLIN}}
+	var fds [3]unix.PollFd
+	watched := append(fds[:0], unix.PollFd{Fd: int32(w.epoll), Events: unix.POLLIN})
+	held := w.held() > 0
+	room := w.room()
+	if held || !room {
+		watched = append(watched, unix.PollFd{Fd: int32(w.receipts), Events: unix.POLLIN})
+	}
 	switch {
-	case w.stopping || w.ended || len(w.back) > 0 || !w.Share && !w.room():
-		fds = fds[:1]
-	case w.Share:
-		fds[1].Events = 0 // its end, POLLHUP, is waited for
+	case w.stopping || w.ended:
+	case w.Share: // its end, POLLHUP, is waited for
+		watched = append(watched, unix.PollFd{Fd: int32(w.Queue)})
+	case len(w.back) == 0 && room:
+		watched = append(watched, unix.PollFd{Fd: int32(w.Queue), Events: unix.POLLIN})
 	}
 	timeout := -1
 	if !w.due.IsZero() {
 		timeout = int(max(0, time.Until(w.due).Milliseconds()+1))
 	}
-	if _, err := unix.Poll(fds, timeout); err != nil && err != unix.EINTR {
+	if _, err := unix.Poll(watched, timeout); err != nil && err != unix.EINTR {
 		return os.NewSyscallError("poll", err)
 	}
-	if len(fds) > 1 && w.Share && fds[1].Revents&unix.POLLHUP != 0 {
+	if last := watched[len(watched)-1]; w.Share && int(last.Fd) == w.Queue && last.Revents&unix.POLLHUP != 0 {
 		w.ended = true // the workers see it themselves
 	}
-	if fds[0].Revents == 0 {
+	if !w.Share {
+		if err := w.events(w.receipts, w.settle); err != nil {
+			return err
+		}
+	}
+	if watched[0].Revents == 0 {
 		return nil
 	}
+	return w.events(w.epoll, w.attend)
+}
+
+// events calls do for each worker of which there is something in the epoll.
+func (w *Workers) events(epoll int, do func(*Worker)) error {
 	var events [64]unix.EpollEvent
-	n, err := unix.EpollWait(w.epoll, events[:], 0)
+	n, err := unix.EpollWait(epoll, events[:], 0)
 	if err != nil && err != unix.EINTR {
 		return os.NewSyscallError("epoll_wait", err)
 	}
 	for _, e := range events[:max(n, 0)] {
 		if worker := w.workers[e.Fd]; worker != nil {
-			w.attend(worker)
+			do(worker)
 		} else if e.Fd == wakeID {
 			w.poked = true
 		}

@@ -60,7 +60,10 @@ type Options struct {
 
 // Queue is this process's part in a queue that it receives from. Its methods may
 // be called by several goroutines.
-type Queue struct{ q *queue.Queue }
+type Queue struct {
+	q    *queue.Queue
+	name string // for people
+}
 
 // Open opens the queue that spec names:
 //
@@ -78,7 +81,10 @@ func Open(spec string, o Options) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Queue{q}, nil
+	if spec == "" {
+		spec = "stdin"
+	}
+	return &Queue{q, spec}, nil
 }
 
 // FD returns the descriptor that messages are received from, for waiting only: poll(2)

@@ -38,7 +38,7 @@ func (e *SendError) Unwrap() error { return e.Err }
 func (a *Acceptor) Serve(sink Sink) error {
 	var c Conn
 	payload := make([]byte, 0, scm.MaxPayload)
-	fds := make([]int, 1) // one for all: what goes to an interface is allocated
+	fds := make([]int, 1) // made once, as Send lets it escape
 	for {
 		if err := a.next(&c, sink.FD()); err != nil {
 			return err

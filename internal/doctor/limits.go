@@ -62,7 +62,10 @@ func (m *Machine) openFiles() Finding {
 	if err != nil {
 		return unseen(err)
 	}
-	f := Finding{Severity: OK, Value: fmt.Sprintf("%ssoft limit %d, hard limit %d", m.whose(), soft, hard), Meaning: "a message of 253 descriptors can be received (RLIMIT_NOFILE)"}
+	f := Finding{Severity: OK, Value: fmt.Sprintf("%ssoft limit %d, hard limit %d", m.whose(), soft, hard), Meaning: fmt.Sprintf("a message of 253 descriptors can be received (RLIMIT_NOFILE); a worker that keeps its connections can have some %d", soft)}
+	if hard > soft {
+		f.Meaning += ", and more if it raises its soft limit"
+	}
 	cure := fmt.Sprintf("ulimit -n N in the shell that starts it, up to %d; beyond that LimitNOFILE= of systemd.exec(5), limits.conf(5)", hard)
 	if m.PID != 0 {
 		cure = fmt.Sprintf("prlimit --pid %d --nofile=N:, up to %d; for good where it is started", m.PID, hard)

@@ -32,7 +32,7 @@ type queue struct {
 	message       scm.Message
 }
 
-func newQueue(t *testing.T, typ int) *queue {
+func newQueue(t testing.TB, typ int) *queue {
 	t.Helper()
 	fdtest.NoLeaks(t)
 	q := &queue{}

@@ -29,6 +29,8 @@ function __fdkit_state
             set valued from proto wait accept-env dialect mode owner n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env balance queue-fd key max-keys idle max-requests max-age ready-timeout user group chroot metrics log
         case serve
             set valued backlog address-fd ready-fd allow deny rules rate rate-burst source-rate source-burst source-prefix over-rate trust proxy-timeout busy-message busy-after socket-mode socket-owner keepalive-idle keepalive-interval keepalive-count defer-accept fastopen mark bind-to-device rcvbuf sndbuf sockopt n grace per-source per-source-message timeout idle-timeout first-byte-timeout queue-timeout chdir nice umask limit env user group chroot accept-env dialect metrics log
+        case merge
+            set valued from wait frame end idle max-line max-held mode owner log
         case grab
             set valued to fd name mode owner log
         case torture
@@ -149,6 +151,7 @@ complete -c fdkit -n __fish_is_first_token -a recv -d 'receive descriptors and t
 complete -c fdkit -n __fish_is_first_token -a recv-exec -d 'receive one descriptor and become a program with it'
 complete -c fdkit -n __fish_is_first_token -a pool -d 'run a program for each connection, some at a time'
 complete -c fdkit -n __fish_is_first_token -a serve -d 'accept connections and run a program for each, in one process'
+complete -c fdkit -n __fish_is_first_token -a merge -d 'write whole lines from many connections to stdout'
 complete -c fdkit -n __fish_is_first_token -a grab -d 'become a program with copies of another process\'s descriptors, or send them'
 complete -c fdkit -n __fish_is_first_token -a inspect -d 'tell what descriptors are, one\'s own or another process\'s'
 complete -c fdkit -n __fish_is_first_token -a who -d 'tell which processes hold an open socket, pipe or file'
@@ -443,6 +446,23 @@ complete -c fdkit -n '__fdkit_at serve' -l help -s h -d 'show help'
 complete -c fdkit -n '__fdkit_address serve' -a 'unix: tcp: tcp4: tcp6: fd: systemd:'
 complete -c fdkit -n '__fdkit_address serve; and string match -q "unix:*" -- (commandline -ct)' -F
 complete -c fdkit -n '__fdkit_addressed serve' -a '(__fdkit_after_addresses serve)'
+
+complete -c fdkit -n '__fdkit_at merge' -l from -d 'receive from QUEUE instead of stdin' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
+complete -c fdkit -n '__fdkit_at merge' -l wait -d 'wait at most TIME for somebody else to make the queue' -x
+complete -c fdkit -n '__fdkit_at merge' -l frame -d 'keep together what KIND says: line, or length[=N], blocks after N bytes of length' -r -F
+complete -c fdkit -n '__fdkit_at merge' -l end -d 'end when a client sends LINE' -r -F
+complete -c fdkit -n '__fdkit_at merge' -l idle -d 'end when no client was there for TIME' -x
+complete -c fdkit -n '__fdkit_at merge' -l max-line -d 'close clients whose lines have more than SIZE bytes' -r -F
+complete -c fdkit -n '__fdkit_at merge' -l max-held -d 'hold at most about SIZE bytes of unfinished lines' -r -F
+complete -c fdkit -n '__fdkit_at merge' -l mode -d 'permission BITS of a named queue that is made: who may write may attach' -x
+complete -c fdkit -n '__fdkit_at merge' -l owner -d 'USER[:GROUP] that owns a named queue that is made, and whose queue is trusted' -x -a '(__fdkit_user)'
+complete -c fdkit -n '__fdkit_at merge' -s v -d 'say everything that happens'
+complete -c fdkit -n '__fdkit_at merge' -s Q -d 'say errors only; the default'
+complete -c fdkit -n '__fdkit_at merge' -s q -d 'say nothing'
+complete -c fdkit -n '__fdkit_at merge' -l log -d 'write the log as FORMAT: text, or json with an object for each line' -x -a 'text json'
+complete -c fdkit -n '__fdkit_at merge' -l log-anonymize -d 'shorten the addresses of clients in the log'
+complete -c fdkit -n '__fdkit_at merge' -l help -s h -d 'show help'
+complete -c fdkit -n '__fdkit_operand merge' -F
 
 complete -c fdkit -n '__fdkit_at grab' -l to -d 'without PROGRAM: send to QUEUE instead of stdout' -r -F -a 'unix: unix-listen: unix-seqpacket: unix-seqpacket-listen: unix-dgram: fd:'
 complete -c fdkit -n '__fdkit_at grab' -l fd -d 'place the descriptor at N[,N...], or each of several at its own N' -x

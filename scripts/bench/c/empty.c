@@ -1,0 +1,2 @@
+/* Does nothing, with a C library. */
+int main(void) { return 0; }
