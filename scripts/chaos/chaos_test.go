@@ -8,9 +8,13 @@ import (
 	"io"
 	"net"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"fdkit/exec"
 )
 
 // TestCount: what became of a connection is judged by what its client and those who serve
@@ -110,5 +114,27 @@ func TestTable(t *testing.T) {
 		if err != nil || !strings.Contains(string(text), "`the command -seed 0`") || !strings.Contains(string(text), fmt.Sprintf("| %s: ", c.rows[0].name)) {
 			t.Errorf("the file has %q, %v", text, err)
 		}
+	}
+}
+
+// TestLeft: programs that outlive their pool are found.
+func TestLeft(t *testing.T) {
+	e := &env{marker: t.TempDir()}
+	environ, err := exec.NewEnviron([]string{marker + "=" + e.marker})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := osexec.Command("sleep", "1000")
+	cmd.Env = environ.For(0, []byte("FDKIT=1\x00"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if left := e.left(); !slices.Equal(left, []int{cmd.Process.Pid}) {
+		t.Errorf("left() = %v, want process %d", left, cmd.Process.Pid)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if left := e.left(); len(left) > 0 {
+		t.Errorf("left() = %v when it has ended, want none", left)
 	}
 }

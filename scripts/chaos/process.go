@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// marker is the variable that everything has which a case has started.
-const marker = "FDKIT_CHAOS"
+// marker is the variable that everything has which a case has started. fdkit keeps those
+// that begin with FDKIT from its programs.
+const marker = "CHAOS_RUN"
 
 // left returns the processes that the case has started, or that those have, and that run.
 func (e *env) left() (pids []int) {
