@@ -77,12 +77,14 @@ bench: build ## compare fdkit with others, into scripts/bench/results (SUITES="s
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME=10s
-	@for package in $$($(GO) list ./...); do \
-		for target in $$($(GO) test $(TAGS) -list '^Fuzz' $$package | grep '^Fuzz'); do \
-			echo "$$package $$target"; \
-			$(GO) test $(TAGS) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package || exit; \
-		done; \
-	done
+	@scripts/fuzz $(FUZZTIME)
+
+# The package comment of scripts/chaos says how to run one case.
+.PHONY: chaos chaos-short
+chaos: build ## inject faults under load for some 40 minutes, and write scripts/chaos/results.md (CHAOS=short: 3 minutes, no file)
+	$(GO) run ./scripts/chaos -fdkit bin/fdkit $(if $(filter short,$(CHAOS)),-short,-results scripts/chaos/results.md)
+chaos-short:
+	@$(MAKE) --no-print-directory chaos CHAOS=short
 
 .PHONY: clean
 clean: ## remove bin

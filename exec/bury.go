@@ -17,6 +17,11 @@ import (
 func (w *Workers) bury(r *Worker, status syscall.WaitStatus) {
 	delete(w.workers, r.id)
 	delete(w.byPID, r.PID)
+	retired := r.retired
+	if r.fd >= 0 {
+		r.retired = true // it is given nothing more, whatever its last words are
+		w.hearAll(r)
+	}
 	untouched, lost := w.rescue(r), 0
 	for _, l := range r.leases {
 		if l.untouched() {
@@ -53,7 +58,9 @@ func (w *Workers) bury(r *Worker, status syscall.WaitStatus) {
 		return // it had been replaced
 	}
 	atEnd := w.ended && status == 0 // it has seen the end of a shared queue
-	if (!r.retired || len(untouched) > 0) && !atEnd && now.Sub(r.Begin) < atOnce {
+	// One that has served somebody does not fail at once: who kills it, or crashes it with
+	// what they send, is not to keep all others waiting.
+	if (!retired || len(untouched) > 0) && !atEnd && !r.done && now.Sub(r.Begin) < atOnce {
 		p.fail(now)
 		if p.pause == firstPause || p.pause == lastPause {
 			w.trouble(fmt.Errorf("worker %d has ended at once (%s); the next is started in %v", r.PID, StatusText(status), p.pause))

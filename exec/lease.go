@@ -49,12 +49,25 @@ func (r *Worker) finish(id uint64, given bool) {
 // untouched tells whether nobody has read from the connection or written to it.
 func (l lease) untouched() bool {
 	fd := l.fds[0]
-	var info unix.TCPInfo
-	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_TCP || !tcpInfo(fd, &info) {
+	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_TCP {
 		return false // it cannot be known
 	}
-	unread, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
-	return err == nil && info.Bytes_sent == 0 && bytesReceived(&info) == int64(unread) && !urgent(fd)
+	for range 100 {
+		var info unix.TCPInfo
+		before, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+		if err != nil || !tcpInfo(fd, &info) || info.Bytes_sent != 0 {
+			return false
+		}
+		received := bytesReceived(&info)
+		if received == int64(before) {
+			return !urgent(fd)
+		}
+		if after, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err != nil || received > int64(after) {
+			return false
+		}
+		// The client has sent something between the calls: look again.
+	}
+	return false
 }
 
 // withLease returns the payload with the lease's number in it, in room, if it has

@@ -41,8 +41,9 @@ type Worker struct {
 	babble   int       // words that it has said and that are none
 	credit   int       // connections that it has said READY for
 	leases   []lease
-	open     int // descriptors that it has at most, as far as is known; -1: unknown
-	most     int // with so many it has to be looked at anew
+	done     bool // it has said DONE
+	open     int  // descriptors that it has at most, as far as is known; -1: unknown
+	most     int  // with so many it has to be looked at anew
 	files    string
 	stat     unix.Stat_t // of files, which is its /proc/PID/fd
 	received bool        // it has received a connection
@@ -284,6 +285,12 @@ func (w *Workers) forsake(r *Worker) {
 
 // attend hears what the worker says, and sees whether it has received something.
 func (w *Workers) attend(r *Worker) {
+	w.hearAll(r)
+	w.settle(r)
+}
+
+// hearAll hears what the worker has said since the last time.
+func (w *Workers) hearAll(r *Worker) {
 	var m scm.Message
 	r.unheard = false
 	for n := 0; ; n++ {
@@ -304,19 +311,23 @@ func (w *Workers) attend(r *Worker) {
 			w.hear(r, string(bytes.TrimRight(line, "\n\x00")))
 		}
 	}
-	w.settle(r)
 }
 
 // hear takes one word of the worker.
 func (w *Workers) hear(r *Worker, text string) {
 	word, value, given := strings.Cut(text, "=")
-	n, err := strconv.ParseUint(value, 10, 32)
+	var n uint64
+	var err error
+	if given {
+		n, err = strconv.ParseUint(value, 10, 32)
+	}
 	switch {
 	case word == "READY" && (!given || err == nil && n > 0):
 		r.spoken = true
 		r.credit += int(max(n, 1))
 		w.serviceable(r)
 	case word == "DONE" && (!given || err == nil):
+		r.done = true
 		r.finish(n, given)
 	case r.babble < 10:
 		r.babble++

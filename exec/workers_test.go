@@ -73,6 +73,9 @@ func worker(args []string) error {
 		if does("ready") {
 			_ = unix.Shutdown(m.FDs[0], unix.SHUT_RDWR)
 			say(strings.TrimSuffix("DONE="+lease, "="))
+			if does("served") {
+				os.Exit(3)
+			}
 		}
 		if !does("keeps") {
 			m.Close()
@@ -478,6 +481,18 @@ func TestFailingWorker(t *testing.T) {
 		t.Errorf("Run() = %v", err)
 	}
 	w.wantTroubles(t, "has ended at once", "a connection is lost")
+}
+
+// TestServedWorker: a worker that has served somebody and then ends does not fail at once,
+// and what it has said before its end is heard.
+func TestServedWorker(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 1, func(w *exec.Workers) { w.ReadyTimeout = time.Minute }, "ready", "served")
+	for range 20 {
+		answer(t, w.give(t))
+	}
+	w.finish(t)
+	w.wantTroubles(t)
 }
 
 func TestReadyTimeout(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -84,6 +85,40 @@ func TestServe(t *testing.T) {
 	a.Stop()
 	if err := fdtest.Soon(t, "Serve ends with Stop", ended); err != listen.ErrStopped {
 		t.Errorf("Serve() = %v, want ErrStopped", err)
+	}
+}
+
+// counting is a sink that notes how much has been allocated.
+type counting struct {
+	*sink
+	mallocs []uint64
+}
+
+func (c *counting) Send(_ []byte, fds ...int) error {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if c.mallocs = append(c.mallocs, m.Mallocs); len(c.mallocs) == cap(c.mallocs) {
+		return scm.ErrGone
+	}
+	return nil
+}
+
+// TestServeAllocatesNothing: what listen allocates for each connection would make it grow
+// until the collector runs.
+func TestServeAllocatesNothing(t *testing.T) {
+	const clients = 60
+	l := on(t, "127.0.0.1:0")
+	for range clients {
+		client(t, l.String())
+	}
+	c := &counting{newSink(t), make([]uint64, 0, clients)}
+	a := acceptor(t, listen.Policy{}, listen.Events{}, l)
+	if err := a.Serve(c); !errors.Is(err, scm.ErrGone) {
+		t.Fatalf("Serve() = %v, want that of the sink", err)
+	}
+	// Other goroutines, of tests before, may allocate something.
+	if n := c.mallocs[clients-1] - c.mallocs[9]; n >= clients-10 {
+		t.Errorf("%d allocations for %d connections, want none", n, clients-10)
 	}
 }
 

@@ -113,6 +113,11 @@ func (r *Router) oldest() *Connection {
 
 // attend looks at a client that something has happened to.
 func (r *Router) attend(c *Connection, events uint32) {
+	if events&unix.EPOLLERR != 0 { // a reset: nobody is there, though what was sent can be read
+		r.forget(c)
+		r.refuse(c, RefusedGone)
+		return
+	}
 	r.look(c, events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
 }
 

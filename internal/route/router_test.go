@@ -344,6 +344,21 @@ func TestLowWater(t *testing.T) {
 	g.wantSaid(route.RefusedGone)
 }
 
+// TestReset: what a client has sent before a reset is not taken for a line that it has ended.
+func TestReset(t *testing.T) {
+	g := newRig(t, "*=D")
+	g.start()
+	client, server := fdtest.TCPPair(t)
+	write(t, client, "half a li")
+	g.send("x", server)
+	g.settled(1)
+	if err := unix.SetsockoptLinger(client.FD, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	g.wantSaid(route.RefusedGone)
+}
+
 // What waits for a key is bounded: the longest makes room, and who speaks is served.
 func TestCrowd(t *testing.T) {
 	g := newRig(t, "*=D", "s=S")
