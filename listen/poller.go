@@ -5,6 +5,7 @@ package listen
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +17,7 @@ import (
 type poller struct {
 	turn  sync.Mutex
 	fds   []unix.PollFd // an eventfd, and the Listeners in their order; nil: nobody polls
-	first int           // the Listener to look at first, so that none is starved
+	first atomic.Int32  // the Listener to look at first, so that none is starved
 }
 
 // pollAll prepares for polling. After poll(2) another process that has the same
@@ -84,13 +85,14 @@ func (a *Acceptor) accept(c *Conn, sink int) (waited bool, err error) {
 // acceptReady accepts from a Listener that poll has found ready. It returns EAGAIN if
 // there is none.
 func (a *Acceptor) acceptReady(c *Conn, polled []unix.PollFd) error {
+	first := int(a.poller.first.Load()) // RefuseUntil accepts beside the one whose turn it is
 	for i := range a.listeners {
-		n := (a.poller.first + i) % len(a.listeners)
+		n := (first + i) % len(a.listeners)
 		if polled[n].Revents == 0 {
 			continue
 		}
 		if err := a.listeners[n].acceptOne(c, &a.calls); err != unix.EAGAIN {
-			a.poller.first = n + 1
+			a.poller.first.Store(int32(n + 1))
 			return err
 		}
 	}
