@@ -32,11 +32,21 @@ func (m *Merger) lose(c *Client, bytes int, reason error) {
 	if c != nil {
 		l.Client = c.Name
 	}
+	what := "line"
+	if m.Framing.Prefix > 0 {
+		what = "frame"
+	}
 	switch reason {
 	case errTooLong:
-		l.Err = fmt.Errorf("a frame has more than %d bytes", m.Framing.Max)
+		l.Err = fmt.Errorf("a %s has more than %d bytes", what, m.Framing.Max)
 	case errEnd:
-		l.Err = errors.New("it comes behind the frame that ends all")
+		l.Err = fmt.Errorf("it comes behind the %s that ends all", what)
+	case errConcluded:
+		l.Err = fmt.Errorf("all has ended before its %s", what)
+	case errCrowded:
+		l.Err = fmt.Errorf("its unfinished %s takes the memory that others wait for", what)
+	case errUnwritten:
+		l.Err = fmt.Errorf("whole %ss could not be written", what)
 	}
 	if l.Reason == "" {
 		l.Reason = "failed"

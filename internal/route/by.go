@@ -60,7 +60,11 @@ func ParseBy(text string) (*By, error) {
 	case "bytes":
 		b.bytes, err = strconv.Atoi(argument)
 		if err != nil || strings.Trim(argument, "0123456789") != "" || b.bytes < 1 || b.bytes > maxQuoted {
-			return nil, fmt.Errorf("bytes: %q is no number from 1 to %d", argument, maxQuoted)
+			err = fmt.Errorf("bytes: %q is no number from 1 to %d", argument, maxQuoted)
+			if !hasArgument {
+				err = hint.Wrap(errors.New("bytes: there is no number"), "it is written bytes=N, for instance bytes=4")
+			}
+			return nil, err
 		}
 		b.Limit, b.consumable, b.find = b.bytes, true, findBytes
 		return b, nil

@@ -90,7 +90,7 @@ func TestParseBy(t *testing.T) {
 		"Line":            `"Line" is no way`,
 		"line=":           "line stands alone",
 		"sni=x":           "sni stands alone",
-		"bytes":           `bytes: "" is no number from 1 to 200`,
+		"bytes":           `bytes: there is no number`,
 		"bytes=0":         `"0" is no number`,
 		"bytes=201":       `"201" is no number`,
 		"bytes=+5":        `"+5" is no number`,

@@ -51,9 +51,6 @@ func (r *Router) admit(m *scm.Message) {
 		return
 	}
 	r.hold(c)
-	for r.held > r.MaxWaiting && r.keyless > r.MaxWaiting/2 {
-		r.giveUp(r.oldest(), RefusedCrowded)
-	}
 }
 
 // isStream tells whether fd is a socket whose bytes can be looked at.

@@ -312,6 +312,10 @@ func (r *Router) receive() error {
 			r.trouble(errors.New("a message came without a descriptor"))
 		default:
 			r.admit(&r.message)
+			// Also for one with a key, if its queue is full: else there is no bound.
+			for r.held > r.MaxWaiting && r.keyless > r.MaxWaiting/2 {
+				r.giveUp(r.oldest(), RefusedCrowded)
+			}
 		}
 	}
 	if !r.room() {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -378,6 +379,31 @@ func TestCrowd(t *testing.T) {
 	g.settled(10)
 	g.client("fast\n")
 	g.want("D", "fast").Close()
+}
+
+// Clients without a key make room also for those whose queue is full, so that the number
+// of all is bounded.
+func TestCrowdAndFullQueue(t *testing.T) {
+	g := newRig(t, "a=A")
+	g.MaxWaiting = 20
+	if err := unix.SetsockoptInt(g.queue("A").FD(), unix.SOL_SOCKET, unix.SO_SNDBUF, 1); err != nil {
+		t.Fatal(err)
+	}
+	g.start()
+	var silent []*fdtest.End
+	for range 15 {
+		silent = append(silent, g.client(""))
+	}
+	g.settled(15)
+	for g.Status().Queues[0].Waiting < 10 {
+		g.client("a\n").Close()
+	}
+	for _, client := range silent[:5] {
+		g.wantClosed(client)
+	}
+	g.settled(10)
+	want := slices.Repeat([]string{route.RefusedCrowded}, 5)
+	g.wantSaid(append(want, "receiving pauses: 20 descriptors wait, most of them for queues that are full")...)
 }
 
 func TestTimeout(t *testing.T) {
