@@ -18,14 +18,15 @@ import (
 	"fdkit/internal/hint"
 )
 
-// New returns the application, with all its commands or with the asked one alone.
-func New(version string, asked ...string) *cli.App {
+// New returns the application, with all its commands or, if args are those of a process
+// that asks for one, with that one alone.
+func New(version string, args ...string) *cli.App {
 	return &cli.App{
 		Name:            "fdkit",
 		Usage:           "pass file descriptors between programs",
 		UsageText:       "fdkit COMMAND [OPTION...] [OPERAND...]",
 		Version:         version,
-		Commands:        commandsFor(asked),
+		Commands:        commandsFor(args),
 		HideHelpCommand: true,
 		// A slice flag's value may have commas in it.
 		DisableSliceFlagSeparator: true,
@@ -44,9 +45,9 @@ func New(version string, asked ...string) *cli.App {
 	}
 }
 
-// commandsFor makes the command whose name comes first in asked, or all if there is none:
-// all of them with their options would take longer than what some have to do.
-func commandsFor(asked []string) (made []*cli.Command) {
+// commandsFor makes the command that args ask for, or all if that is none: all of them with
+// their options would take longer than what some have to do.
+func commandsFor(args []string) (made []*cli.Command) {
 	all := []struct {
 		name string
 		make func() *cli.Command
@@ -72,7 +73,7 @@ func commandsFor(asked []string) (made []*cli.Command) {
 		{"completion", completionCommand},
 	}
 	for _, c := range all {
-		if len(asked) > 0 && asked[0] == c.name {
+		if len(args) > 1 && args[1] == c.name {
 			return []*cli.Command{leaf(c.make())}
 		}
 	}

@@ -67,12 +67,12 @@ func TestCommandsFor(t *testing.T) {
 		t.Errorf("there are %d commands; want all", len(all))
 	}
 	for _, c := range all {
-		if one := cmd.New("x", c.Name, "operand").Commands; len(one) != 1 || one[0].Name != c.Name {
+		if one := cmd.New("x", "fdkit", c.Name, "operand").Commands; len(one) != 1 || one[0].Name != c.Name {
 			t.Errorf("New for %s makes %d commands; want that one", c.Name, len(one))
 		}
 	}
 	for _, other := range []string{"", "--help", "nonsense"} {
-		if n := len(cmd.New("x", other).Commands); n != len(all) {
+		if n := len(cmd.New("x", "fdkit", other).Commands); n != len(all) {
 			t.Errorf("New for %q makes %d commands; want all, %d", other, n, len(all))
 		}
 	}
