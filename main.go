@@ -17,5 +17,5 @@ import (
 var version = "0.1.0-dev"
 
 func main() {
-	os.Exit(cmd.Run(cmd.New(version), os.Args))
+	os.Exit(cmd.Run(cmd.New(version, os.Args...), os.Args))
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -17,34 +18,15 @@ import (
 	"fdkit/internal/hint"
 )
 
-// New returns the application with all its commands.
-func New(version string) *cli.App {
+// New returns the application, with all its commands or, if args are those of a process
+// that asks for one, with that one alone.
+func New(version string, args ...string) *cli.App {
 	return &cli.App{
-		Name:      "fdkit",
-		Usage:     "pass file descriptors between programs",
-		UsageText: "fdkit COMMAND [OPTION...] [OPERAND...]",
-		Version:   version,
-		Commands: []*cli.Command{
-			leaf(listenCommand()),
-			leaf(bindCommand()),
-			leaf(connectCommand()),
-			leaf(drainCommand()),
-			leaf(sendCommand()),
-			leaf(recvCommand()),
-			leaf(recvExecCommand()),
-			leaf(poolCommand()),
-			leaf(serveCommand()),
-			leaf(mergeCommand()),
-			leaf(grabCommand()),
-			leaf(inspectCommand()),
-			leaf(whoCommand()),
-			leaf(queueCommand()),
-			leaf(tortureCommand()),
-			leaf(doctorCommand()),
-			leaf(tapCommand()),
-			leaf(routeCommand()),
-			leaf(completionCommand()),
-		},
+		Name:            "fdkit",
+		Usage:           "pass file descriptors between programs",
+		UsageText:       "fdkit COMMAND [OPTION...] [OPERAND...]",
+		Version:         version,
+		Commands:        commandsFor(args),
 		HideHelpCommand: true,
 		// A slice flag's value may have commas in it.
 		DisableSliceFlagSeparator: true,
@@ -61,6 +43,44 @@ func New(version string) *cli.App {
 			return usageHint(see, "there is no command %q", c.Args().First())
 		},
 	}
+}
+
+// commandsFor makes the command that args ask for, or all if that is none: all of them with
+// their options would take longer than what some have to do.
+func commandsFor(args []string) (made []*cli.Command) {
+	all := []struct {
+		name string
+		make func() *cli.Command
+	}{
+		{"listen", listenCommand},
+		{"bind", bindCommand},
+		{"connect", connectCommand},
+		{"drain", drainCommand},
+		{"send", sendCommand},
+		{"recv", recvCommand},
+		{"recv-exec", recvExecCommand},
+		{"pool", poolCommand},
+		{"serve", serveCommand},
+		{"merge", mergeCommand},
+		{"grab", grabCommand},
+		{"inspect", inspectCommand},
+		{"who", whoCommand},
+		{"queue", queueCommand},
+		{"torture", tortureCommand},
+		{"doctor", doctorCommand},
+		{"tap", tapCommand},
+		{"route", routeCommand},
+		{"completion", completionCommand},
+	}
+	for _, c := range all {
+		if len(args) > 1 && args[1] == c.name {
+			return []*cli.Command{leaf(c.make())}
+		}
+	}
+	for _, c := range all {
+		made = append(made, leaf(c.make()))
+	}
+	return made
 }
 
 // leaf adds what all commands have in common.
@@ -109,11 +129,15 @@ func Run(app *cli.App, args []string) int {
 	return exitStatus(err)
 }
 
-var (
-	wrongValue = regexp.MustCompile(`(?s)^invalid (?:boolean )?value "(.*)" for (?:flag )?-([^:]+): (.*)$`)
-	unknown    = "flag provided but not defined: -"
-	noValue    = "flag needs an argument: -"
+const (
+	unknown = "flag provided but not defined: -"
+	noValue = "flag needs an argument: -"
 )
+
+// As all regular expressions here, it is compiled when it is needed, not at each start.
+var wrongValue = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)^invalid (?:boolean )?value "(.*)" for (?:flag )?-([^:]+): (.*)$`)
+})
 
 // hintedValue returns an error for the value of an option whose hint gets through package
 // flag, which keeps the text of an error and nothing else. No argument has a NUL byte.
@@ -128,7 +152,7 @@ func hintedValue(err error) error {
 func optionError(err error, log logger) error {
 	text := err.Error()
 	see := log.name + " --help lists the options"
-	if m := wrongValue.FindStringSubmatch(text); m != nil && m[3] == "parse error" {
+	if m := wrongValue().FindStringSubmatch(text); m != nil && m[3] == "parse error" {
 		err = usagef("option %s takes no value", dashed(m[2])) // only switches have no parser of ours
 	} else if m != nil {
 		wrong, cure, hinted := strings.Cut(m[3], "\x00")

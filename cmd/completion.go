@@ -45,7 +45,7 @@ func runCompletion(c *cli.Context) error {
 		return usagef("one shell at a time: %q is one too many", operands[1])
 	}
 	var text strings.Builder
-	if err := script().Execute(&text, completionTree(c.App)); err != nil {
+	if err := script().Execute(&text, completionTree(New(c.App.Version))); err != nil {
 		return err
 	}
 	_, err := fmt.Fprint(c.App.Writer, text.String())

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,7 @@ import (
 	"fdkit/internal/sockdiag"
 )
 
-var inodeLink = regexp.MustCompile(`^(socket|pipe):\[([0-9]+)\]$`)
+var inodeLink = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(socket|pipe):\[([0-9]+)\]$`) })
 
 // parseQuestion parses an operand of fdkit who. Its errors are those of wrong usage.
 func parseQuestion(operand string) (question, error) {
@@ -28,7 +29,7 @@ func parseQuestion(operand string) (question, error) {
 	descriptor, isDescriptor := parseDescriptor(fd)
 	own, isOwn := parseDescriptor(operand)
 	switch {
-	case inodeLink.MatchString(operand):
+	case inodeLink().MatchString(operand):
 		q.things = func() ([]subject, error) { return inodes(operand), nil }
 	case isOwn && inherited(own):
 		q.things = func() ([]subject, error) { return ofOwn(own) }
@@ -64,7 +65,7 @@ func parseNumber(text string) (uint64, bool) {
 func inodes(links ...string) (all []subject) {
 	for _, link := range links {
 		what := fdinfo.Description{FD: -1, Kind: fdinfo.Pipe, Name: link}
-		m := inodeLink.FindStringSubmatch(link)
+		m := inodeLink().FindStringSubmatch(link)
 		what.Inode, _ = strconv.ParseUint(m[2], 10, 64)
 		if m[1] == "socket" {
 			what.Kind = fdinfo.Socket

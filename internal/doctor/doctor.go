@@ -85,7 +85,7 @@ func Names() (names []string) {
 }
 
 func checks() (all []check) {
-	for _, some := range [][]check{limitChecks, featureChecks, processChecks, moduleChecks, placeChecks} {
+	for _, some := range [][]check{limitChecks, featureChecks(), processChecks, moduleChecks, placeChecks} {
 		all = append(all, some...)
 	}
 	return all

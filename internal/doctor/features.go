@@ -122,12 +122,12 @@ var features = []feature{
 }
 
 // featureChecks are those of features.
-var featureChecks = func() (all []check) {
+func featureChecks() (all []check) {
 	for _, f := range features {
 		all = append(all, check{f.name, f.look})
 	}
 	return all
-}()
+}
 
 func (m *Machine) tryRights() (string, error) {
 	for _, t := range socketTypes {

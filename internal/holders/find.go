@@ -210,7 +210,7 @@ func serious(err error) error {
 
 // are returns which of the wanted things are behind a link of /proc.
 func (s *search) are(link, path string) []int {
-	if which, found := s.byLink[link]; found || strings.HasPrefix(link, anonymous) || len(s.byInode) == 0 || distinct.MatchString(link) {
+	if which, found := s.byLink[link]; found || strings.HasPrefix(link, anonymous) || len(s.byInode) == 0 || distinct().MatchString(link) {
 		return which
 	}
 	f, err := stat(path)

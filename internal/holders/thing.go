@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,7 @@ type Descriptor struct {
 
 // distinct are links by which things are told apart. What anon_inode: is before is of
 // one inode, and other links are paths.
-var distinct = regexp.MustCompile(`^[a-z_0-9]+:\[[0-9]+\]$`)
+var distinct = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z_0-9]+:\[[0-9]+\]$`) })
 
 const anonymous = "anon_inode:"
 
@@ -49,7 +50,7 @@ func OfDescriptor(d Descriptor) (Thing, error) {
 	if err != nil {
 		return Thing{}, os.NewSyscallError("readlink", err.(*os.PathError).Err)
 	}
-	if distinct.MatchString(link) || strings.HasPrefix(link, anonymous) {
+	if distinct().MatchString(link) || strings.HasPrefix(link, anonymous) {
 		return Thing{Link: link, Descriptor: &d}, nil
 	}
 	t, err := OfFile(path)

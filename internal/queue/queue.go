@@ -85,15 +85,17 @@ func OpenReceive(spec string, o Options) (*Queue, error) { return open(spec, o, 
 
 func open(spec string, o Options, sending bool) (*Queue, error) {
 	var calls interrupt.Calls
-	opened := make(chan struct{})
-	defer close(opened)
-	go func() {
-		select {
-		case <-o.Stop:
-			calls.Stop()
-		case <-opened:
-		}
-	}()
+	if o.Stop != nil {
+		opened := make(chan struct{})
+		defer close(opened)
+		go func() {
+			select {
+			case <-o.Stop:
+				calls.Stop()
+			case <-opened:
+			}
+		}()
+	}
 	q, err := find(spec, opening{o, &calls}, sending)
 	if err != nil && calls.Stopped() {
 		err = interrupt.ErrStopped

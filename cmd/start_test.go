@@ -1,0 +1,125 @@
+//go:build linux
+
+package cmd_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"fdkit/cmd"
+	"fdkit/internal/fdtest"
+)
+
+// TestStartInit holds the packages to little work before main: each start of each command
+// pays for it. The Go release's own packages are not ours to hold.
+func TestStartInit(t *testing.T) {
+	dir, err := fdkit()
+	if err != nil {
+		t.Fatalf("go build fdkit: %v", err)
+	}
+	const each, all = 6 << 10, 24 << 10 // bytes; two regular expressions took 24 KiB
+	version := exec.Command(filepath.Join(dir, "fdkit"), "--version")
+	version.Env = append(os.Environ(), "GODEBUG=inittrace=1")
+	trace, err := version.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", version, err, trace)
+	}
+	sum, packages := 0, 0
+	for line := range strings.Lines(string(trace)) {
+		var path string
+		var at, took float64
+		var size, allocations int
+		if _, err := fmt.Sscanf(line, "init %s @%f ms, %f ms clock, %d bytes, %d allocs", &path, &at, &took, &size, &allocations); err != nil {
+			continue
+		}
+		if ours := strings.HasPrefix(path, "fdkit/"); !ours && !strings.Contains(path, ".") || strings.HasPrefix(path, "vendor/") {
+			continue
+		}
+		packages++
+		sum += size
+		if size > each {
+			t.Errorf("package %s allocates %d bytes in %d pieces before main; want at most %d: sync.OnceValue does it when it is needed", path, size, allocations, each)
+		}
+		if strings.HasPrefix(path, "github.com/prometheus/") {
+			t.Errorf("package %s does work at each start; want none", path)
+		}
+	}
+	if packages < 5 {
+		t.Fatalf("GODEBUG=inittrace=1 tells of %d packages of this module and others; want more:\n%s", packages, trace)
+	}
+	if sum > all {
+		t.Errorf("the packages allocate %d bytes before main; want at most %d", sum, all)
+	}
+}
+
+// TestCommandsFor holds the table to the commands' own names, and the start of one to
+// making that one.
+func TestCommandsFor(t *testing.T) {
+	all := cmd.New("x").Commands
+	if len(all) < 19 {
+		t.Errorf("there are %d commands; want all", len(all))
+	}
+	for _, c := range all {
+		if one := cmd.New("x", "fdkit", c.Name, "operand").Commands; len(one) != 1 || one[0].Name != c.Name {
+			t.Errorf("New for %s makes %d commands; want that one", c.Name, len(one))
+		}
+	}
+	for _, other := range []string{"", "--help", "nonsense"} {
+		if n := len(cmd.New("x", "fdkit", other).Commands); n != len(all) {
+			t.Errorf("New for %q makes %d commands; want all, %d", other, n, len(all))
+		}
+	}
+}
+
+// TestStartHandlers: recv-exec takes a message that waits in an inherited socket without
+// asking for signals. Go unblocks those that a program has asked for one by one, so that
+// its thread for signals has a mask with some left out, as strace(1) writes it.
+func TestStartHandlers(t *testing.T) {
+	fdtest.NoLeaks(t)
+	fdtest.NeedsProgram(t, "strace")
+	dir, err := fdkit()
+	if err != nil {
+		t.Fatalf("go build fdkit: %v", err)
+	}
+	for _, test := range []struct {
+		options []string
+		asks    bool
+	}{
+		{nil, false},
+		{[]string{"--from", "fd:0"}, true}, // may be anything that has to be waited for
+	} {
+		queue, sender := fdtest.Pair(t, unix.SOCK_SEQPACKET)
+		null, err := os.Open(os.DevNull)
+		if err == nil {
+			err = unix.Sendmsg(sender.FD, []byte("x"), unix.UnixRights(int(null.Fd())), nil, 0)
+			_ = null.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdin := os.NewFile(uintptr(queue.Take()), "queue")
+		file := filepath.Join(t.TempDir(), "calls")
+		args := append([]string{"-f", "-o", file, "-e", "trace=rt_sigprocmask", filepath.Join(dir, "fdkit"), "recv-exec"}, test.options...)
+		run := exec.Command("strace", append(args, "true")...)
+		run.Stdin = stdin
+		out, err := run.CombinedOutput()
+		_ = stdin.Close()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", run, err, out)
+		}
+		calls, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if asks := bytes.Contains(calls, []byte("SIG_SETMASK, ~[HUP INT ")); asks != test.asks {
+			t.Errorf("fdkit recv-exec %q asks for signals: %v; want %v\n%s", test.options, asks, test.asks, calls)
+		}
+	}
+}
