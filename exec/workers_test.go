@@ -534,3 +534,24 @@ func TestShare(t *testing.T) {
 	w.finish(t)
 	w.wantTroubles(t)
 }
+
+// TestForeignLease: the number of a lease that comes with a connection is another pool's.
+func TestForeignLease(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 1, func(w *exec.Workers) { w.ReadyTimeout = time.Minute }, "ready")
+	for range 10 {
+		_, text := answer(t, w.give(t, "FDKIT_LEASE=77", "FDKIT_KEY=k", "FDKIT_LEASE=", "FDKIT_LEASE=78"))
+		if strings.Count(text, "FDKIT_LEASE=") != 1 || strings.Contains(text, "=77") || strings.Contains(text, "=78") || !strings.Contains(text, `FDKIT_KEY=k\x00FDKIT_LEASE=`) {
+			t.Errorf("the worker was told %s; want its key, and one lease, which is its own", text)
+		}
+	}
+	fdtest.Eventually(t, "nothing is on lease", func() bool { return w.Status()[0].Leases == 0 })
+	w.finish(t)
+	w.wantTroubles(t)
+
+	w = runWorkers(t, 1, nil) // who does not ask has none
+	if _, text := answer(t, w.give(t, "FDKIT_LEASE=77", "FDKIT_KEY=k")); !strings.Contains(text, `"FDKIT=1\x00FDKIT_KEY=k\x00"`) {
+		t.Errorf("the worker was told %s; want no lease", text)
+	}
+	w.finish(t)
+}
