@@ -354,17 +354,18 @@ func (w *Workers) patience(r *Worker) time.Duration {
 
 // relieve takes what a stopped or busy worker has not received, if another one can have
 // it. A worker that needs that again and again rests: at first it is only given nothing
-// if others can have that, as it may just be slow.
+// if others can have that, as it may just be slow. One that is still starting does not.
 func (w *Workers) relieve(r *Worker, now time.Time) {
 	w.remind(now.Add(w.patience(r)))
 	if w.chosen() {
 		return
 	}
-	if !r.behind {
-		r.behind = true
+	starts := !r.received && now.Sub(r.Begin) < lastRest // and does not misbehave
+	if !r.behind && !starts {
 		r.late += 2
 	}
-	rests := r.late > 2
+	r.behind = true
+	rests := !starts && r.late > 2
 	if !r.retired && !slices.ContainsFunc(w.ready, func(p *place) bool {
 		return p.worker != nil && p.worker != r && p.worker.free() && !now.Before(p.worker.shunned)
 	}) {

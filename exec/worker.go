@@ -314,6 +314,9 @@ func (w *Workers) hear(r *Worker, text string) {
 	switch {
 	case word == "READY" && (!given || err == nil && n > 0):
 		r.spoken = true
+		if !r.received { // it has started at last
+			r.shunned, r.late, r.slow = time.Time{}, 0, 0
+		}
 		r.credit += int(max(n, 1))
 		w.serviceable(r)
 	case word == "DONE" && (!given || err == nil):

@@ -555,3 +555,24 @@ func TestForeignLease(t *testing.T) {
 	}
 	w.finish(t)
 }
+
+// TestSlowStart: a worker that takes seconds to start loses what it was given to others, and
+// has its turn as soon as it receives.
+func TestSlowStart(t *testing.T) {
+	w := runWorkers(t, 2, nil)
+	fdtest.Eventually(t, "the workers run", func() bool { return w.Running() == 2 })
+	starting := w.Status()[0].PID
+	stop(t, starting)
+	for range 6 {
+		if pid, _ := answer(t, w.give(t)); pid == starting {
+			t.Errorf("worker %d has answered, which is stopped", pid)
+		}
+	}
+	_ = unix.Kill(starting, unix.SIGCONT)
+	a, _ := answer(t, w.give(t))
+	if b, _ := answer(t, w.give(t)); a != starting && b != starting {
+		t.Errorf("worker %d has not had its turn, which has only started slowly", starting)
+	}
+	w.finish(t)
+	w.wantTroubles(t)
+}
