@@ -41,8 +41,10 @@ type Worker struct {
 	babble   int       // words that it has said and that are none
 	credit   int       // connections that it has said READY for
 	leases   []lease
-	open     int // descriptors that it has at most, as far as is known; -1: unknown
-	most     int // with so many it has to be looked at anew
+	open     int       // descriptors that it has at most, as far as is known; -1: unknown
+	most     int       // with so many it has to be looked at anew
+	fullAt   time.Time // since when there is no room for more; zero: there is
+	told     bool      // that is said
 	files    string
 	stat     unix.Stat_t // of files, which is its /proc/PID/fd
 	received bool        // it has received a connection

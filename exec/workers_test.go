@@ -45,6 +45,11 @@ func worker(args []string) error {
 	if does("fails") {
 		return errors.New("on purpose")
 	}
+	if does("cramped") && os.Getenv("FDKIT_WORKER") == "0" {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 40, Max: 40}); err != nil {
+			return err
+		}
+	}
 	receiver := scm.NewReceiver(at, &interrupt.Calls{})
 	for n := 0; ; n++ {
 		if does("ready") {
@@ -522,7 +527,8 @@ func TestFullWorker(t *testing.T) {
 	if info, err := os.Stat(fmt.Sprintf("/proc/%d/fd", pid)); err != nil || info.Size() > 40-8 {
 		t.Errorf("the worker has %d descriptors open, %v; want some of 40 left", info.Size(), err)
 	}
-	w.wantTroubles(t)
+	fdtest.Eventually(t, "that is said", w.see(func() bool { return len(w.troubles) > 0 }))
+	w.wantTroubles(t, "has come near its limit of open files")
 }
 
 func TestShare(t *testing.T) {
