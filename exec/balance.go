@@ -169,7 +169,7 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 	switch _, err := r.sender.TransmitNow(payload, c.fds, nil); {
 	case err == nil:
 	case errors.Is(err, scm.ErrGone):
-		w.forsake(r)
+		w.forsake(r, "shut down")
 		return false
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ETOOMANYREFS),
 		errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
@@ -346,6 +346,7 @@ func (w *Workers) patience(r *Worker) time.Duration {
 // if others can have that, as it may just be slow. One that is still starting does not.
 func (w *Workers) relieve(r *Worker, now time.Time) {
 	w.remind(now.Add(w.patience(r)))
+	w.doubt(r, now)
 	if w.chosen() {
 		return
 	}

@@ -52,6 +52,7 @@ type Worker struct {
 	behind   bool        // it has left that for too long
 	late     int         // how often that was so of late, times two, less if it was not
 	slow     time.Duration
+	doubted  time.Time // until then it is not looked for whether it has closed its queue
 	shunned  time.Time // until then it is given nothing
 	spared   bool      // unless no other one can have it for a moment
 	retired  bool      // it is told to end
@@ -269,10 +270,10 @@ func (w *Workers) replace(p *place) {
 	}
 }
 
-// forsake lets another worker take the place of one that has shut down its queue, which
-// may go on with the connections that it has.
-func (w *Workers) forsake(r *Worker) {
-	w.trouble(fmt.Errorf("worker %d has shut down its queue: it is given nothing more", r.PID))
+// forsake lets another worker take the place of one that has closed its queue, or shut it
+// down, which may go on with the connections that it has.
+func (w *Workers) forsake(r *Worker, how string) {
+	w.trouble(fmt.Errorf("worker %d has %s its queue: it is given nothing more", r.PID, how))
 	w.retire(r)
 	p, now := r.place, time.Now()
 	p.worker = nil

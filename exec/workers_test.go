@@ -82,6 +82,10 @@ func worker(args []string) error {
 		if !does("keeps") {
 			m.Close()
 		}
+		if does("deserts") && n == 1 {
+			_ = unix.Close(at)
+			time.Sleep(time.Hour)
+		}
 		if does("sticks") && os.Getenv("FDKIT_WORKER") == "0" {
 			time.Sleep(time.Hour)
 		}
@@ -581,4 +585,28 @@ func TestSlowStart(t *testing.T) {
 	}
 	w.finish(t)
 	w.wantTroubles(t)
+}
+
+// TestClosedQueue: a worker that closes its queue and lives on is replaced, and what is in
+// the queue is not lost.
+func TestClosedQueue(t *testing.T) {
+	for name, set := range map[string]func(*exec.Workers){
+		"one":  func(w *exec.Workers) { w.N = 1 },
+		"two":  func(*exec.Workers) {},
+		"hash": func(w *exec.Workers) { w.Balance = exec.HashSource },
+		"key":  func(w *exec.Workers) { w.Key = "FDKIT_KEY" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fdtest.NoLeaks(t)
+			w := runWorkers(t, 2, set, "deserts")
+			for range 7 {
+				answer(t, w.give(t))
+			}
+			if w.see(func() bool {
+				return slices.ContainsFunc(w.troubles, func(text string) bool { return !strings.Contains(text, "has closed its queue") }) || len(w.pids) < 3
+			})() {
+				t.Errorf("%d workers were started, and %q is told; want more than two, and that workers have closed their queues", len(w.pids), w.troubles)
+			}
+		})
+	}
 }
