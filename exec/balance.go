@@ -356,8 +356,10 @@ func (w *Workers) relieve(r *Worker, now time.Time) {
 	}
 	r.behind = true
 	rests := !starts && r.late > 2
-	if !r.retired && !slices.ContainsFunc(w.ready, func(p *place) bool {
-		return p.worker != nil && p.worker != r && p.worker.free() && !now.Before(p.worker.shunned)
+	if (!r.retired || starts) && !slices.ContainsFunc(w.ready, func(p *place) bool {
+		o := p.worker
+		return o != nil && o != r && o.free() && !now.Before(o.shunned) &&
+			(o.received || now.Sub(o.Begin) >= starting) // it can have started
 	}) {
 		if rests && !now.Before(r.shunned) {
 			r.shunned, r.spared = now.Add(firstRest), true
