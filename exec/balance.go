@@ -146,12 +146,16 @@ func (w *Workers) flush(p *place) {
 func (w *Workers) give(r *Worker, c parcel) bool {
 	now := time.Now()
 	if r.full(len(c.fds)) {
-		w.remind(now.Add(100 * time.Millisecond))
-		r.shunned, r.spared = now.Add(100*time.Millisecond), false
-		if !w.chosen() {
-			w.settle(r) // it is in ready again
+		if w.tooMany(r, len(c.fds)) {
+			return w.refuse(r, c, fmt.Errorf("worker %d cannot have its %d descriptors: its limit of open files is too low", r.PID, len(c.fds)))
 		}
-		return false
+		if r.fullAt.IsZero() {
+			r.fullAt = now
+		} else if !r.told && now.Sub(r.fullAt) > time.Second { // not in the middle of execve(2)
+			r.told = true
+			w.trouble(fmt.Errorf("worker %d has come near its limit of open files: it is given nothing until it has closed some", r.PID))
+		}
+		return w.pass(r, now.Add(100*time.Millisecond))
 	}
 	payload := c.payload
 	if r.spoken {
@@ -165,17 +169,15 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 	switch _, err := r.sender.TransmitNow(payload, c.fds, nil); {
 	case err == nil:
 	case errors.Is(err, scm.ErrGone):
-		w.forsake(r)
+		w.forsake(r, "shut down")
 		return false
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ETOOMANYREFS),
 		errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		w.remind(now.Add(50 * time.Millisecond)) // examine settles it
-		return false
+		return w.pass(r, now.Add(50*time.Millisecond))
 	default:
-		w.trouble(&LostError{err})
-		c.close()
-		return true
+		return w.refuse(r, c, err)
 	}
+	r.fullAt = time.Time{}
 	r.Handed++
 	r.last, r.unread = now, true
 	w.remind(now.Add(w.patience(r)))
@@ -191,6 +193,27 @@ func (w *Workers) give(r *Worker, c parcel) bool {
 		} else {
 			w.replace(r.place)
 		}
+	}
+	return true
+}
+
+// pass lets the worker have nothing until then. It returns false, for give.
+func (w *Workers) pass(r *Worker, until time.Time) bool {
+	w.remind(until)
+	r.shunned, r.spared = until, false
+	if !w.chosen() {
+		w.settle(r) // it is in ready again
+	}
+	return false
+}
+
+// refuse closes a connection that the worker cannot have, and never could. It returns
+// true, for give.
+func (w *Workers) refuse(r *Worker, c parcel, why error) bool {
+	c.close()
+	w.trouble(&LostError{why})
+	if !w.chosen() {
+		w.settle(r)
 	}
 	return true
 }
@@ -221,40 +244,6 @@ func (w *Workers) placeOf(c parcel) *place {
 		_, _ = fmt.Fprint(hash, from.network, from.user, from.uid)
 	}
 	return w.places[hash.Sum32()%uint32(len(w.places))]
-}
-
-// margin is how many descriptors a worker is left for other things than connections.
-const margin = 16
-
-// unwatched is for how many descriptors at most full does not look anew.
-const unwatched = 32
-
-// full tells whether n descriptors more would bring the worker to its RLIMIT_NOFILE.
-func (r *Worker) full(n int) bool {
-	if r.open < 0 {
-		return false
-	}
-	if r.open += n; r.open < r.most {
-		return false
-	}
-	var limit unix.Rlimit
-	now, known := r.descriptors()
-	if !known || unix.Prlimit(r.PID, unix.RLIMIT_NOFILE, nil, &limit) != nil {
-		r.open = -1
-		return false
-	}
-	r.open = now + n
-	r.most = int(min(limit.Cur, uint64(r.open+unwatched+margin))) - margin
-	return r.open >= r.most
-}
-
-// descriptors returns how many descriptors the worker has open: the size of its
-// directory fd, since Linux 6.2, proc_pid_fd(5).
-func (r *Worker) descriptors() (int, bool) {
-	if err := unix.Stat(r.files, &r.stat); err != nil || r.stat.Size == 0 {
-		return 0, false
-	}
-	return int(r.stat.Size), true
 }
 
 // look does what is due: it starts workers, and takes back from those that do not
@@ -354,19 +343,23 @@ func (w *Workers) patience(r *Worker) time.Duration {
 
 // relieve takes what a stopped or busy worker has not received, if another one can have
 // it. A worker that needs that again and again rests: at first it is only given nothing
-// if others can have that, as it may just be slow.
+// if others can have that, as it may just be slow. One that is still starting does not.
 func (w *Workers) relieve(r *Worker, now time.Time) {
 	w.remind(now.Add(w.patience(r)))
+	w.doubt(r, now)
 	if w.chosen() {
 		return
 	}
-	if !r.behind {
-		r.behind = true
+	starts := !r.received && now.Sub(r.Begin) < lastRest // and does not misbehave
+	if !r.behind && !starts {
 		r.late += 2
 	}
-	rests := r.late > 2
-	if !r.retired && !slices.ContainsFunc(w.ready, func(p *place) bool {
-		return p.worker != nil && p.worker != r && p.worker.free() && !now.Before(p.worker.shunned)
+	r.behind = true
+	rests := !starts && r.late > 2
+	if (!r.retired || starts) && !slices.ContainsFunc(w.ready, func(p *place) bool {
+		o := p.worker
+		return o != nil && o != r && o.free() && !now.Before(o.shunned) &&
+			(o.received || now.Sub(o.Begin) >= starting) // it can have started
 	}) {
 		if rests && !now.Before(r.shunned) {
 			r.shunned, r.spared = now.Add(firstRest), true

@@ -80,10 +80,21 @@ func withLease(room, payload []byte, id uint64) []byte {
 	return scm.AppendVar(room, leaseName, strconv.FormatUint(id, 10))
 }
 
-// withoutLease undoes withLease.
+// withoutLease takes the number of a lease out of the payload, which it changes: what
+// withLease has put there, or another pool.
 func withoutLease(payload []byte) []byte {
-	if i := bytes.LastIndex(payload, []byte("\x00"+leaseName+"=")); i >= 0 && bytes.HasPrefix(payload, []byte(scm.Begin)) {
-		return payload[:i+1]
+	if !bytes.HasPrefix(payload, []byte(scm.Begin)) {
+		return payload
 	}
-	return payload
+	for {
+		i := bytes.Index(payload, []byte("\x00"+leaseName+"=")) + 1
+		if i == 0 {
+			return payload
+		}
+		end := bytes.IndexByte(payload[i:], 0)
+		if end < 0 {
+			return payload[:i]
+		}
+		payload = slices.Delete(payload, i, i+end+1)
+	}
 }

@@ -41,9 +41,11 @@ type Worker struct {
 	babble   int       // words that it has said and that are none
 	credit   int       // connections that it has said READY for
 	leases   []lease
-	done     bool // it has said DONE
-	open     int  // descriptors that it has at most, as far as is known; -1: unknown
-	most     int  // with so many it has to be looked at anew
+	done     bool      // it has said DONE
+	open     int       // descriptors that it has at most, as far as is known; -1: unknown
+	most     int       // with so many it has to be looked at anew
+	fullAt   time.Time // since when there is no room for more; zero: there is
+	told     bool      // that is said
 	files    string
 	stat     unix.Stat_t // of files, which is its /proc/PID/fd
 	received bool        // it has received a connection
@@ -51,6 +53,7 @@ type Worker struct {
 	behind   bool        // it has left that for too long
 	late     int         // how often that was so of late, times two, less if it was not
 	slow     time.Duration
+	doubted  time.Time // until then it is not looked for whether it has closed its queue
 	shunned  time.Time // until then it is given nothing
 	spared   bool      // unless no other one can have it for a moment
 	retired  bool      // it is told to end
@@ -268,10 +271,10 @@ func (w *Workers) replace(p *place) {
 	}
 }
 
-// forsake lets another worker take the place of one that has shut down its queue, which
-// may go on with the connections that it has.
-func (w *Workers) forsake(r *Worker) {
-	w.trouble(fmt.Errorf("worker %d has shut down its queue: it is given nothing more", r.PID))
+// forsake lets another worker take the place of one that has closed its queue, or shut it
+// down, which may go on with the connections that it has.
+func (w *Workers) forsake(r *Worker, how string) {
+	w.trouble(fmt.Errorf("worker %d has %s its queue: it is given nothing more", r.PID, how))
 	w.retire(r)
 	p, now := r.place, time.Now()
 	p.worker = nil
@@ -324,6 +327,9 @@ func (w *Workers) hear(r *Worker, text string) {
 	switch {
 	case word == "READY" && (!given || err == nil && n > 0):
 		r.spoken = true
+		if !r.received { // it has started at last
+			r.shunned, r.late, r.slow = time.Time{}, 0, 0
+		}
 		r.credit += int(max(n, 1))
 		w.serviceable(r)
 	case word == "DONE" && (!given || err == nil):

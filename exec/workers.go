@@ -252,7 +252,7 @@ func (w *Workers) handOut() error {
 			w.trouble(errors.New("a message came without a descriptor"))
 			continue
 		}
-		p := parcel{fds: c.FDs, payload: c.Payload}
+		p := parcel{fds: c.FDs, payload: withoutLease(c.Payload)}
 		if !w.deliver(p) {
 			w.back = append(w.back, p.keep())
 		}

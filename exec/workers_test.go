@@ -45,6 +45,11 @@ func worker(args []string) error {
 	if does("fails") {
 		return errors.New("on purpose")
 	}
+	if does("cramped") && os.Getenv("FDKIT_WORKER") == "0" {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 40, Max: 40}); err != nil {
+			return err
+		}
+	}
 	receiver := scm.NewReceiver(at, &interrupt.Calls{})
 	for n := 0; ; n++ {
 		if does("ready") {
@@ -79,6 +84,10 @@ func worker(args []string) error {
 		}
 		if !does("keeps") {
 			m.Close()
+		}
+		if does("deserts") && n == 1 {
+			_ = unix.Close(at)
+			time.Sleep(time.Hour)
 		}
 		if does("sticks") && os.Getenv("FDKIT_WORKER") == "0" {
 			time.Sleep(time.Hour)
@@ -537,7 +546,8 @@ func TestFullWorker(t *testing.T) {
 	if info, err := os.Stat(fmt.Sprintf("/proc/%d/fd", pid)); err != nil || info.Size() > 40-8 {
 		t.Errorf("the worker has %d descriptors open, %v; want some of 40 left", info.Size(), err)
 	}
-	w.wantTroubles(t)
+	fdtest.Eventually(t, "that is said", w.see(func() bool { return len(w.troubles) > 0 }))
+	w.wantTroubles(t, "has come near its limit of open files")
 }
 
 func TestShare(t *testing.T) {
@@ -548,4 +558,70 @@ func TestShare(t *testing.T) {
 	}
 	w.finish(t)
 	w.wantTroubles(t)
+}
+
+// TestForeignLease: the number of a lease that comes with a connection is another pool's.
+func TestForeignLease(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 1, func(w *exec.Workers) { w.ReadyTimeout = time.Minute }, "ready")
+	for range 10 {
+		_, text := answer(t, w.give(t, "FDKIT_LEASE=77", "FDKIT_KEY=k", "FDKIT_LEASE=", "FDKIT_LEASE=78"))
+		if strings.Count(text, "FDKIT_LEASE=") != 1 || strings.Contains(text, "=77") || strings.Contains(text, "=78") || !strings.Contains(text, `FDKIT_KEY=k\x00FDKIT_LEASE=`) {
+			t.Errorf("the worker was told %s; want its key, and one lease, which is its own", text)
+		}
+	}
+	fdtest.Eventually(t, "nothing is on lease", func() bool { return w.Status()[0].Leases == 0 })
+	w.finish(t)
+	w.wantTroubles(t)
+
+	w = runWorkers(t, 1, nil) // who does not ask has none
+	if _, text := answer(t, w.give(t, "FDKIT_LEASE=77", "FDKIT_KEY=k")); !strings.Contains(text, `"FDKIT=1\x00FDKIT_KEY=k\x00"`) {
+		t.Errorf("the worker was told %s; want no lease", text)
+	}
+	w.finish(t)
+}
+
+// TestSlowStart: a worker that takes seconds to start loses what it was given to others, and
+// has its turn as soon as it receives.
+func TestSlowStart(t *testing.T) {
+	w := runWorkers(t, 2, nil)
+	fdtest.Eventually(t, "the workers run", func() bool { return w.Running() == 2 })
+	starting := w.Status()[0].PID
+	stop(t, starting)
+	for range 6 {
+		if pid, _ := answer(t, w.give(t)); pid == starting {
+			t.Errorf("worker %d has answered, which is stopped", pid)
+		}
+	}
+	_ = unix.Kill(starting, unix.SIGCONT)
+	a, _ := answer(t, w.give(t))
+	if b, _ := answer(t, w.give(t)); a != starting && b != starting {
+		t.Errorf("worker %d has not had its turn, which has only started slowly", starting)
+	}
+	w.finish(t)
+	w.wantTroubles(t)
+}
+
+// TestClosedQueue: a worker that closes its queue and lives on is replaced, and what is in
+// the queue is not lost.
+func TestClosedQueue(t *testing.T) {
+	for name, set := range map[string]func(*exec.Workers){
+		"one":  func(w *exec.Workers) { w.N = 1 },
+		"two":  func(*exec.Workers) {},
+		"hash": func(w *exec.Workers) { w.Balance = exec.HashSource },
+		"key":  func(w *exec.Workers) { w.Key = "FDKIT_KEY" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fdtest.NoLeaks(t)
+			w := runWorkers(t, 2, set, "deserts")
+			for range 7 {
+				answer(t, w.give(t))
+			}
+			if w.see(func() bool {
+				return slices.ContainsFunc(w.troubles, func(text string) bool { return !strings.Contains(text, "has closed its queue") }) || len(w.pids) < 3
+			})() {
+				t.Errorf("%d workers were started, and %q is told; want more than two, and that workers have closed their queues", len(w.pids), w.troubles)
+			}
+		})
+	}
 }
