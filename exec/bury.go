@@ -65,6 +65,8 @@ func (w *Workers) bury(r *Worker, status syscall.WaitStatus) {
 		if p.pause == firstPause || p.pause == lastPause {
 			w.trouble(fmt.Errorf("worker %d has ended at once (%s); the next is started in %v", r.PID, StatusText(status), p.pause))
 		}
+		// The end does not wait for a program that may never work.
+		w.hasty = w.hasty || w.stopping && len(w.workers) == 0 && p.pause > firstPause
 	} else {
 		p.pause, p.startAt = 0, time.Time{}
 	}

@@ -492,6 +492,21 @@ func TestFailingWorker(t *testing.T) {
 	w.wantTroubles(t, "has ended at once", "a connection is lost")
 }
 
+// TestStopOfFailingWorkers: what none of them can have does not hold up the end.
+func TestStopOfFailingWorkers(t *testing.T) {
+	fdtest.NoLeaks(t)
+	w := runWorkers(t, 2, nil, "fails")
+	w.give(t)
+	fdtest.Eventually(t, "six workers have been started", w.see(func() bool { return len(w.pids) >= 6 }))
+	w.Workers.Stop()
+	if err := fdtest.Soon(t, "the end of Run", w.ended); err != nil {
+		t.Errorf("Run() = %v", err)
+	}
+	if last := w.troubles[len(w.troubles)-1]; !strings.Contains(last, "a connection is lost") {
+		t.Errorf("told at last of %q", last)
+	}
+}
+
 // TestServedWorker: a worker that has served somebody and then ends does not fail at once,
 // and what it has said before its end is heard.
 func TestServedWorker(t *testing.T) {
