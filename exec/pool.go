@@ -28,7 +28,8 @@ type Connection struct {
 // not be changed after Run was called.
 //
 // Run reaps all children of the process (wait4(2) with -1), including those that
-// something else has started: a process that has a Pool has no other children.
+// something else has started: a process that has a Pool has no other children. Until it
+// returns SIGCHLD has its default disposition, and does not come to os/signal.
 type Pool struct {
 	Program *Program
 	Confine Confinement

@@ -60,10 +60,10 @@ const reapDelay = 5 * time.Millisecond
 // anyway. To wake the reaper for each would cost more than to wait for it.
 func (p *Pool) linger() {
 	p.mu.Lock()
-	// Those whose connection is held end for their clients only when they are collected.
-	leave := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0
+	// A connection that is held ends for its client only when its program is collected.
+	linger := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0
 	p.mu.Unlock()
-	if !leave {
+	if !linger {
 		return
 	}
 	timer := time.NewTimer(reapDelay)
