@@ -7,9 +7,9 @@ import (
 	"runtime"
 )
 
-// blockers is how many threads of a pool may sleep in system calls: those that receive,
-// and the one that waits for programs.
-const blockers = 3
+// blockers is how many threads of a pool sleep in system calls for each connection: those
+// that receive. The one that waits for programs lingers elsewhere.
+const blockers = 2
 
 // keepProcessors makes Go's scheduler leave threads that sleep in system calls alone.
 //
