@@ -29,6 +29,7 @@ func serveCommand() *cli.Command {
 }
 
 func runServe(c *cli.Context) error {
+	keepProcessors()
 	addresses, program, err := splitAddresses(c.Args().Slice())
 	if err != nil {
 		return err

@@ -28,7 +28,8 @@ type Connection struct {
 // not be changed after Run was called.
 //
 // Run reaps all children of the process (wait4(2) with -1), including those that
-// something else has started: a process that has a Pool has no other children.
+// something else has started: a process that has a Pool has no other children. Until it
+// returns SIGCHLD has its default disposition, and does not come to os/signal.
 type Pool struct {
 	Program *Program
 	Confine Confinement
@@ -78,6 +79,9 @@ type Pool struct {
 	ending   chan struct{} // closed by the first Signal
 	stopping chan struct{} // closed by Stop
 	spawned  chan struct{} // tells the reaper that there is a child
+	wanted   chan struct{} // tells the reaper that a slot is waited for
+	begun    time.Time     // when a program was started last
+	previous time.Time     // and when the one before
 	slots    chan struct{} // holds a token for each slot in use
 }
 
@@ -117,7 +121,7 @@ func (p *Pool) Run() error {
 	p.running, p.early, p.sources = map[int]*Run{}, map[int]ending{}, map[source]int{}
 	p.prepare()
 	p.mu.Unlock()
-	p.spawned = make(chan struct{}, 1)
+	p.spawned, p.wanted = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.slots = make(chan struct{}, p.Slots)
 	if err := CloseOnExec(3); err != nil {
 		return err
@@ -130,6 +134,7 @@ func (p *Pool) Run() error {
 	if err != nil {
 		return err
 	}
+	defer quietChildren()()
 	done := make(chan struct{})
 	go p.reap(done)
 	if p.Ready != nil {
@@ -146,8 +151,10 @@ func (p *Pool) Run() error {
 		})
 	}
 	work.Wait()
-	for range p.Slots {
-		p.slots <- struct{}{} // every slot is free again
+	for range p.Slots { // every slot is free again
+		if !p.slot() {
+			p.slots <- struct{}{}
+		}
 	}
 	close(done)
 	return failure
@@ -249,22 +256,19 @@ func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
 }
 
 func (p *Pool) takeSlot() {
-	if p.Full == nil {
+	switch {
+	case p.slot():
+	case p.Full == nil:
 		p.slots <- struct{}{}
-		return
-	}
-	select {
-	case p.slots <- struct{}{}:
-		return
 	default:
+		free := make(chan struct{})
+		go func() {
+			p.slots <- struct{}{}
+			close(free)
+		}()
+		p.Full(free)
+		<-free
 	}
-	free := make(chan struct{})
-	go func() {
-		p.slots <- struct{}{}
-		close(free)
-	}()
-	p.Full(free)
-	<-free
 }
 
 func (p *Pool) trouble(err error) {
@@ -357,11 +361,13 @@ func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 		p.Started(run)
 	}
 	run.Env = nil
+	p.previous, p.begun = p.begun, begin
 	p.running[pid] = run
 	p.observe(run)
 	if e, ended := p.early[pid]; ended {
 		delete(p.early, pid)
 		p.finish(pid, e)
 	}
+	p.collect(1) // this one will hardly have ended
 	return nil
 }

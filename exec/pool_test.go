@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -421,6 +422,35 @@ func TestPoolWorld(t *testing.T) {
 		}
 	}
 	p.finish(t, nil)
+}
+
+// SIGCHLD would interrupt whoever waits for a connection, each time.
+func TestPoolTakesNoSIGCHLD(t *testing.T) {
+	caught := func() bool {
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, text, _ := strings.Cut(string(status), "\nSigCgt:\t")
+		mask, err := strconv.ParseUint(text[:16], 16, 64)
+		if err != nil {
+			t.Fatalf("SigCgt in /proc/self/status: %v", err)
+		}
+		return mask>>(unix.SIGCHLD-1)&1 != 0
+	}
+	before := caught()
+	p := run(t, 2, sh(t, "echo"))
+	for range 3 { // one soon after the other: starts collect what has ended, and the reaper the rest
+		all(t, p.give(t))
+	}
+	if caught() {
+		t.Error("SIGCHLD has a handler while the pool runs, want none")
+	}
+	fdtest.Eventually(t, "the pool knows of all ends", func() bool { return p.Running() == 0 })
+	p.finish(t, nil)
+	if caught() != before {
+		t.Errorf("SIGCHLD has a handler: %t after the pool has ended, want %t as before", !before, before)
+	}
 }
 
 // A parent may have left signals ignored, SIGCHLD among them, or blocked.

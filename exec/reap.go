@@ -5,6 +5,7 @@ package exec
 import (
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,10 @@ func (p *Pool) reap(done chan struct{}) {
 		// its number is nobody else's, so that Signal sends to no other process.
 		switch err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil); err {
 		case nil:
-			p.collect()
+			p.linger()
+			p.mu.Lock()
+			p.collect(0)
+			p.mu.Unlock()
 		case unix.EINTR:
 		default: // ECHILD: wait until there is a child
 			select {
@@ -47,16 +51,77 @@ func (p *Pool) reap(done chan struct{}) {
 	}
 }
 
-// collect waits for the programs that have ended.
-func (p *Pool) collect() {
+// reapDelay is for how long the reaper leaves programs that have ended to the starts of
+// others.
+const reapDelay = 5 * time.Millisecond
+
+// linger waits for reapDelay, or until slots are wanted, if programs are started one after
+// the other: each start collects what has ended meanwhile, in a thread that is awake
+// anyway. To wake the reaper for each would cost more than to wait for it.
+func (p *Pool) linger() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for {
+	// A connection that is held ends for its client only when its program is collected.
+	linger := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0
+	p.mu.Unlock()
+	if !linger {
+		return
+	}
+	timer := time.NewTimer(reapDelay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.wanted:
+	}
+}
+
+// slot takes a slot if one is free. If none is, the reaper does not linger.
+func (p *Pool) slot() bool {
+	for collected := false; ; collected = true {
+		select {
+		case p.slots <- struct{}{}:
+			return true
+		default:
+		}
+		if collected {
+			break
+		}
+		p.mu.Lock()
+		p.collect(0)
+		p.mu.Unlock()
+	}
+	select {
+	case p.wanted <- struct{}{}:
+	default:
+	}
+	return false
+}
+
+// collect waits for programs that have ended, while more than so many run. The lock is
+// held.
+func (p *Pool) collect(rest int) {
+	for len(p.running) > rest || rest == 0 {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
 		if pid <= 0 || err != nil {
 			return
 		}
 		p.finish(pid, ending{status, time.Now()})
+	}
+}
+
+// quietChildren sets SIGCHLD to its default for this process, and returns what undoes
+// that. Go's handler would run for each child that ends, in any thread, and interrupt
+// what that waits for. By default the kernel does not send the signal at all, and
+// children are to be waited for as ever: wait(2).
+func quietChildren() (undo func()) {
+	var before, byDefault sigaction
+	const maskSize = unsafe.Sizeof(before.mask)
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD),
+		uintptr(unsafe.Pointer(&byDefault)), uintptr(unsafe.Pointer(&before)), maskSize, 0, 0)
+	return func() {
+		if errno == 0 {
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD),
+				uintptr(unsafe.Pointer(&before)), 0, maskSize, 0, 0)
+		}
 	}
 }

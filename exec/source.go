@@ -89,6 +89,9 @@ func (p *Pool) enter(s source) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sources[s] >= p.PerSource.N {
+		p.collect(0) // the reaper may linger
+	}
+	if p.sources[s] >= p.PerSource.N {
 		return false
 	}
 	p.sources[s]++
