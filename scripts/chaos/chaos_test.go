@@ -44,9 +44,9 @@ func TestCount(t *testing.T) {
 		l := newLoad("", record, 1)
 		l.next.Store(1)
 		l.fates[0] = c.what
-		var f figures
-		if l.count(&f); f != c.want {
-			t.Errorf("fate %d, begun %d, taken %d is counted as %+v, want %+v", c.what, c.begun, c.taken, f, c.want)
+		var r row
+		if l.count(&r); r.figures != c.want {
+			t.Errorf("fate %d, begun %d, taken %d is counted as %+v, want %+v", c.what, c.begun, c.taken, r.figures, c.want)
 		}
 		record.close()
 	}
@@ -71,13 +71,13 @@ func TestExchange(t *testing.T) {
 			}
 		}()
 		l := load{address: listener.Addr().String()}
-		if got := l.exchange(0); got != c.want {
+		if got, _ := l.exchange(0); got != c.want {
 			t.Errorf("the answer %q makes the fate %d, want %d", c.answer, got, c.want)
 		}
 		listener.Close()
 	}
-	if got := (&load{address: "unix:" + filepath.Join(t.TempDir(), "none")}).exchange(0); got != refused {
-		t.Errorf("where nobody listens the fate is %d, want %d", got, refused)
+	if got, err := (&load{address: "unix:" + filepath.Join(t.TempDir(), "none")}).exchange(0); got != refused || err == nil {
+		t.Errorf("where nobody listens the fate is %d, %v, want %d and an error", got, err, refused)
 	}
 }
 

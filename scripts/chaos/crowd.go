@@ -32,7 +32,7 @@ func crowd(e *env, r *row) {
 			r.faults++
 		}
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.note("%d programs at most, %d in the queue, %d descriptors in listen and pool; looked at %d times", running, queued, held, r.faults)
 	r.faults = 0
 	r.expectAllServed()

@@ -73,7 +73,7 @@ func (e *env) n(short, long int64) int64 {
 	if e.short {
 		return short
 	}
-	return long
+	return max(short, int64(float64(long)*e.part))
 }
 
 // record makes a record of n connections.

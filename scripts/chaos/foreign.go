@@ -39,7 +39,7 @@ func closedAtStart(e *env, r *row) {
 		listen.end()
 		pool.end()
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.expectAllServed()
 }
 
@@ -82,7 +82,7 @@ func foreignNonblocking(e *env, r *row) {
 	l.run(int64(len(l.fates)), e.stop)
 	listener.Close()
 	e.must(<-accepting)
-	l.count(&r.figures)
+	l.count(r)
 	r.faults = r.connections
 	r.expectAllServed()
 	r.expect(!strings.Contains(pool.read(), "chaos-serve:"), "all blocking", "%s", pool.read())
@@ -116,7 +116,7 @@ func injected(e *env, r *row) {
 	}
 	l.run(int64(len(l.fates))-10, e.stop)
 	write.Close()
-	l.count(&r.figures)
+	l.count(r)
 	r.faults = r.connections - 10
 	ended := make(chan struct{})
 	go func() {

@@ -85,6 +85,7 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", rand.Uint64N(1e9), "`number` that chooses the moments of the faults")
 	flag.StringVar(&o.results, "results", "", "write the table to this `file` too")
 	flag.BoolVar(&o.keep, "keep", false, "keep the directory with the logs")
+	flag.Float64Var(&o.part, "part", 1, "have this `part` of the long run's connections, as 0.1, but no less than the short run")
 	list := flag.Bool("list", false, "list the cases")
 	flag.Parse()
 	all := cases()
@@ -117,6 +118,7 @@ type options struct {
 	fdkit, results string
 	short, keep    bool
 	seed           uint64
+	part           float64
 }
 
 // run runs the cases and tells whether all figures are as expected.

@@ -21,7 +21,7 @@ func replaceListen(e *env, r *row) {
 		old = next
 		r.faults++
 	})
-	l.count(&r.figures)
+	l.count(r)
 	r.expectAllServed()
 	old.end()
 	pool.end()
@@ -42,7 +42,7 @@ func replacePool(e *env, r *row) {
 		pool = next
 		r.faults++
 	})
-	l.count(&r.figures)
+	l.count(r)
 	r.expectAllServed()
 	listen.end()
 	pool.end()
@@ -60,7 +60,7 @@ func killListen(e *env, r *row) {
 		listen = e.relisten(l.address, "--keep-listening", "1m")
 		r.faults++
 	})
-	l.count(&r.figures)
+	l.count(r)
 	r.expect(r.refused == 0, "0 refused", "%d", r.refused)
 	r.expect(r.duplicated+r.cut == 0, "0 duplicated or cut", "%d, %d", r.duplicated, r.cut)
 	r.expect(r.reset+r.lost <= r.faults, "at most one lost per kill", "%d lost, %d kills", r.reset+r.lost, r.faults)

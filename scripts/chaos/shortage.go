@@ -50,7 +50,7 @@ func (e *env) shortages(r *row, l *load, p *process, bring func() (end func() er
 		least = min(least, float64(after-before)/float64(lasts))
 		<-done
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.note("the best of three: %.2f %% of a processor for %v, recovery in %v", 100*least, lasts, recovery.Round(time.Millisecond))
 	r.expectAllServed()
 	r.expect(least < mostProcessor, "under 5 % of a processor", "%.1f %%", 100*least)
@@ -79,7 +79,7 @@ func fewForPool(e *env, r *row) {
 		l.run(n/10, e.stop)
 		e.must(restore())
 	}
-	l.count(&r.figures)
+	l.count(r)
 	counted := e.metrics(e.at("pool.metrics"))["fdkit_lost_total"]
 	failed := r.reset + r.lost + r.cut
 	r.note("%d connections were lost, and pool has counted %d", failed, counted)

@@ -38,7 +38,7 @@ func (e *env) soak(r *row, l *load, first int64, all ...*process) {
 	}
 	rest := min(int64(len(l.fates))-l.next.Load(), e.n(10_000, 1_000_000))
 	l.run(rest, e.stop)
-	l.count(&r.figures)
+	l.count(r)
 	r.expectAllServed()
 	for i, p := range all {
 		now := 0

@@ -80,7 +80,7 @@ func (e *env) killStage(r *row, stage int, sig unix.Signal, clients int64) (time
 	for _, p := range processes {
 		<-p.ended
 	}
-	l.count(&r.figures)
+	l.count(r)
 	record.close()
 	e.closes = e.closes[:len(e.closes)-1]
 	return took, what

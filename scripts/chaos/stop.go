@@ -43,7 +43,7 @@ func stopWorkers(e *env, r *row) {
 		}
 		<-done
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.note("at most %d connections waited while 8 workers were stopped", most)
 	r.expectAllServed()
 	r.expect(stuck == 0, "only held ones wait", "others waited in %d rounds", stuck)

@@ -80,7 +80,7 @@ func strangers(e *env, r *row) {
 		}
 	}
 	<-done
-	l.count(&r.figures)
+	l.count(r)
 	var gained int64
 	text, err := os.ReadFile(output.Name())
 	e.must(err)

@@ -25,6 +25,7 @@ type row struct {
 	expected []string // figures, in words
 	wrong    []string // those that are not so
 	notes    []string // what else was measured
+	traces   []string // when and how the first failures came, for a row that is wrong
 	took     time.Duration
 }
 
@@ -67,6 +68,11 @@ func (t *table) add(w io.Writer, r *row) {
 		n(r.duplicated), n(r.cut), r.ok(), fmt.Sprintf("%.1f", r.took.Seconds()), strings.Join(r.expected, ", "))
 	for _, text := range r.wrong {
 		fmt.Fprintf(w, "    NOT AS EXPECTED: %s\n", text)
+	}
+	if len(r.wrong) > 0 {
+		for _, text := range r.traces {
+			fmt.Fprintf(w, "    %s\n", text)
+		}
 	}
 	for _, text := range r.notes {
 		fmt.Fprintf(w, "    %s\n", text)
