@@ -128,6 +128,12 @@ func (e *env) listenArgs(args ...string) []string {
 	return append(append([]string{"listen", "--address-fd", "3"}, args...), "127.0.0.1:0")
 }
 
+// serve starts fdkit serve, and returns its address.
+func (e *env) serve(address string, options []string, program ...string) (*process, string) {
+	args := append([]string{"serve", "--address-fd", "3"}, options...)
+	return e.listenAs(exec.Command(e.fdkit, append(append(args, address), program...)...))
+}
+
 // listenAs starts a command that tells its address at descriptor 3.
 func (e *env) listenAs(cmd *exec.Cmd) (*process, string) {
 	read, write, err := os.Pipe()

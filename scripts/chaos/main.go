@@ -55,9 +55,11 @@ func cases() []aCase {
 		{"stop", "a resident worker is stopped every 50 ms", stopWorkers},
 		{"replace-listen", "listen is replaced every 20 ms", replaceListen},
 		{"replace-pool", "pool is replaced every 20 ms", replacePool},
+		{"replace-serve", "serve is replaced every 20 ms", replaceServe},
 		{"kill-listen", "listen is killed and started again every 20 ms", killListen},
 		{"stages", "each stage of a pipeline is ended by each signal", killStages},
 		{"few-listen", "listen is out of descriptors", fewForListen},
+		{"few-serve", "serve is out of descriptors", fewForServe},
 		{"few-pool", "pool is out of descriptors", fewForPool},
 		{"in-flight", "ETOOMANYREFS: the user has too many descriptors in flight", inFlight},
 		{"crowd", "ten times more clients than slots", crowd},
@@ -71,6 +73,7 @@ func cases() []aCase {
 		{"loris-route", "slow clients at route", lorisRoute},
 		{"soak-resident", "many connections, resident workers with leases", soakResident},
 		{"soak-program", "many connections, a program for each", soakPrograms},
+		{"soak-serve", "many connections, a program of serve's for each", soakServe},
 	}
 }
 

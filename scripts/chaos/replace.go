@@ -48,6 +48,28 @@ func replacePool(e *env, r *row) {
 	pool.end()
 }
 
+// replaceServe does so with serve, which is both in one process.
+func replaceServe(e *env, r *row) {
+	record := e.record(e.n(3_000, 100_000))
+	serve := func(address string) (*process, string) {
+		return e.serve(address, []string{"--takeover", e.at("q"), "-n", "8"}, e.server, record.path, "one", "1ms")
+	}
+	old, address := serve("127.0.0.1:0")
+	l := newLoad(address, record, 32)
+	e.whileServing(l, func() {
+		next, got := serve(address)
+		if got != address {
+			e.must(fmt.Errorf("serve is at %s, and was to be at %s", got, address))
+		}
+		e.ended(old)
+		old = next
+		r.faults++
+	})
+	l.count(r)
+	r.expectAllServed()
+	old.end()
+}
+
 // killListen kills listen, and starts it again: the pool keeps its socket open.
 func killListen(e *env, r *row) {
 	listen, pool, l := e.resident("4", e.n(10_000, 100_000), 32)

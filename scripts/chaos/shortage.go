@@ -66,6 +66,16 @@ func fewForListen(e *env, r *row) {
 	}
 }
 
+// fewForServe leaves serve none. Its programs would inherit the limit.
+func fewForServe(e *env, r *row) {
+	record := e.record(480)
+	serve, address := e.serve("127.0.0.1:0", []string{"-n", "4", "--limit", "nofile=1024"}, e.server, record.path, "one", "0s")
+	e.shortages(r, newLoad(address, record, 50), serve, func() (func() error, error) { return fewFiles(serve.pid(), 0) })
+	if text := serve.read(); strings.Count(text, "too many open files") < 3 {
+		r.expect(false, "said each time", "the log is %q", text)
+	}
+}
+
 // fewForPool leaves pool no descriptor to receive with: what it cannot receive is lost, and
 // counted.
 func fewForPool(e *env, r *row) {

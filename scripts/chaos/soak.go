@@ -2,18 +2,45 @@
 
 package main
 
-// soakResident and soakPrograms serve many connections, and then hold listen and pool
-// against what they were at first.
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// The soaks serve many connections, and then hold what serves them against what it was
+// at first.
 func soakResident(e *env, r *row) {
 	listen, pool, l := e.resident("4", e.n(50_000, 1_100_000), 32)
 	e.soak(r, l, e.n(40_000, 100_000), listen, pool)
 }
 
 func soakPrograms(e *env, r *row) {
-	record := e.record(e.n(5_000, 110_000))
-	pool := e.startFdkit("pool", "--from", e.at("q"), "-n", "8", e.server, record.path, "one", "0s")
+	record := e.record(e.n(45_000, 1_050_000))
+	pool := e.startFdkit("pool", "--from", e.at("q"), "-n", "8", e.echoLine())
 	listen, address := e.listen("--to", e.at("q"))
-	e.soak(r, newLoad(address, record, 16), e.n(3_000, 10_000), listen, pool)
+	e.soak(r, newLoad(address, record, 16), e.n(40_000, 50_000), listen, pool)
+}
+
+func soakServe(e *env, r *row) {
+	record := e.record(e.n(45_000, 1_050_000))
+	serve, address := e.serve("127.0.0.1:0", []string{"-n", "8"}, e.echoLine())
+	e.soak(r, newLoad(address, record, 16), e.n(40_000, 50_000), serve)
+}
+
+// echoLine returns a small program that sends back a line. It keeps no record: what its
+// clients see is all that is known of a connection, and the program takes none of the time
+// that a million of them have.
+func (e *env) echoLine() string {
+	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", "fdkit/scripts/chaos").Output()
+	e.must(err)
+	source, program := filepath.Join(strings.TrimSpace(string(dir)), "../bench/c/echo-line.c"), e.at("echo-line")
+	out, err := exec.Command("gcc", "-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-o", program, source).CombinedOutput()
+	if err != nil {
+		e.must(fmt.Errorf("gcc %s: %w: %s", source, err, out))
+	}
+	return program
 }
 
 func (e *env) soak(r *row, l *load, first int64, all ...*process) {
@@ -28,10 +55,9 @@ func (e *env) soak(r *row, l *load, first int64, all ...*process) {
 			most, same = now, -1
 		}
 	}
-	names := []string{"listen", "pool"}
 	var before []int
 	var kib []int64
-	quiet := func() bool { return len(children(all[1].pid())) <= 4 } // programs that end have ended
+	quiet := func() bool { return len(children(all[len(all)-1].pid())) <= 4 } // programs that end have ended
 	e.await("the first have ended", quiet)
 	for _, p := range all {
 		before, kib = append(before, descriptors(p.pid())), append(kib, memory(p.pid()))
@@ -41,14 +67,14 @@ func (e *env) soak(r *row, l *load, first int64, all ...*process) {
 	l.count(r)
 	r.expectAllServed()
 	for i, p := range all {
-		now := 0
+		now, name := 0, p.cmd.Args[1]
 		e.within(patience/2, func() bool {
 			now = descriptors(p.pid())
 			return now == before[i]
 		})
-		r.expect(now == before[i], names[i]+": descriptors exact", "%d, before %d", now, before[i])
+		r.expect(now == before[i], name+": descriptors exact", "%d, before %d", now, before[i])
 		grown := memory(p.pid()) - kib[i]
-		r.note("%s has %d descriptors and %d KiB, %+d KiB over %d connections", names[i], now, memory(p.pid()), grown, rest)
-		r.expect(grown < 1024, names[i]+": under 1 MiB more", "%d KiB", grown)
+		r.note("%s has %d descriptors and %d KiB, %+d KiB over %d connections", name, now, memory(p.pid()), grown, rest)
+		r.expect(grown < 1024, name+": under 1 MiB more", "%d KiB", grown)
 	}
 }
