@@ -17,16 +17,16 @@ func soakResident(e *env, r *row) {
 }
 
 func soakPrograms(e *env, r *row) {
-	record := e.record(e.n(45_000, 1_050_000))
+	record := e.record(e.n(45_000, 1_150_000))
 	pool := e.startFdkit("pool", "--from", e.at("q"), "-n", "8", e.echoLine())
 	listen, address := e.listen("--to", e.at("q"))
-	e.soak(r, newLoad(address, record, 16), e.n(40_000, 50_000), listen, pool)
+	e.soak(r, newLoad(address, record, 16), e.n(40_000, 150_000), listen, pool)
 }
 
 func soakServe(e *env, r *row) {
-	record := e.record(e.n(45_000, 1_050_000))
+	record := e.record(e.n(45_000, 1_150_000))
 	serve, address := e.serve("127.0.0.1:0", []string{"-n", "8"}, e.echoLine())
-	e.soak(r, newLoad(address, record, 16), e.n(40_000, 50_000), serve)
+	e.soak(r, newLoad(address, record, 16), e.n(40_000, 150_000), serve)
 }
 
 // echoLine returns a small program that sends back a line. It keeps no record: what its
