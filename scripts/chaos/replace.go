@@ -50,7 +50,7 @@ func replacePool(e *env, r *row) {
 
 // replaceServe does so with serve, which is both in one process.
 func replaceServe(e *env, r *row) {
-	record := e.record(e.n(3_000, 100_000))
+	record := e.record(e.n(3_000, 20_000))
 	serve := func(address string) (*process, string) {
 		return e.serve(address, []string{"--takeover", e.at("q"), "-n", "8"}, e.server, record.path, "one", "1ms")
 	}
