@@ -12,7 +12,7 @@ import (
 // The soaks serve many connections, and then hold what serves them against what it was
 // at first.
 func soakResident(e *env, r *row) {
-	listen, pool, l := e.resident("4", e.n(50_000, 1_100_000), 32)
+	listen, pool, l := e.resident("16", e.n(50_000, 1_100_000), 32)
 	e.soak(r, l, e.n(40_000, 100_000), listen, pool)
 }
 
