@@ -97,7 +97,7 @@ func injected(e *env, r *row) {
 	e.await("listen listens", func() bool { _, err := os.Stat(e.at("s")); return err == nil })
 	l := newLoad("unix:"+e.at("s"), record, 16)
 	l.run(10, e.stop)
-	before := descriptors(listen.pid()) + descriptors(pool.pid())
+	before := e.descriptorsAtRest(listen.pid()) + e.descriptorsAtRest(pool.pid())
 	read, write, err := os.Pipe()
 	e.must(err)
 	defer read.Close()

@@ -60,7 +60,7 @@ func (e *env) soak(r *row, l *load, first int64, all ...*process) {
 	quiet := func() bool { return len(children(all[len(all)-1].pid())) <= 4 } // programs that end have ended
 	e.await("the first have ended", quiet)
 	for _, p := range all {
-		before, kib = append(before, descriptors(p.pid())), append(kib, memory(p.pid()))
+		before, kib = append(before, e.descriptorsAtRest(p.pid())), append(kib, memory(p.pid()))
 	}
 	rest := min(int64(len(l.fates))-l.next.Load(), e.n(10_000, 1_000_000))
 	l.run(rest, e.stop)
