@@ -13,20 +13,20 @@ import (
 // at first.
 func soakResident(e *env, r *row) {
 	listen, pool, l := e.resident("16", e.n(50_000, 1_100_000), 32)
-	e.soak(r, l, e.n(40_000, 100_000), listen, pool)
+	e.soak(r, l, e.n(40_000, 100_000), 16, listen, pool)
 }
 
 func soakPrograms(e *env, r *row) {
 	record := e.record(e.n(45_000, 1_150_000))
 	pool := e.startFdkit("pool", "--from", e.at("q"), "-n", "8", e.echoLine())
 	listen, address := e.listen("--to", e.at("q"))
-	e.soak(r, newLoad(address, record, 16), e.n(40_000, 150_000), listen, pool)
+	e.soak(r, newLoad(address, record, 16), e.n(40_000, 150_000), 0, listen, pool)
 }
 
 func soakServe(e *env, r *row) {
 	record := e.record(e.n(45_000, 1_150_000))
 	serve, address := e.serve("127.0.0.1:0", []string{"-n", "8"}, e.echoLine())
-	e.soak(r, newLoad(address, record, 16), e.n(40_000, 150_000), serve)
+	e.soak(r, newLoad(address, record, 16), e.n(40_000, 150_000), 0, serve)
 }
 
 // echoLine returns a small program that sends back a line. It keeps no record: what its
@@ -43,7 +43,9 @@ func (e *env) echoLine() string {
 	return program
 }
 
-func (e *env) soak(r *row, l *load, first int64, all ...*process) {
+// soak makes first connections until memory has come to rest, and then all others. So many
+// programs stay.
+func (e *env) soak(r *row, l *load, first int64, stay int, all ...*process) {
 	// Until the collectors have run, and all memory is there that there will be.
 	for most, same := int64(0), 0; same < 3 && l.next.Load() < first; same++ {
 		l.run(first/10, e.stop)
@@ -57,8 +59,7 @@ func (e *env) soak(r *row, l *load, first int64, all ...*process) {
 	}
 	var before []int
 	var kib []int64
-	quiet := func() bool { return len(children(all[len(all)-1].pid())) <= 4 } // programs that end have ended
-	e.await("the first have ended", quiet)
+	e.await("the first programs have ended", func() bool { return len(children(all[len(all)-1].pid())) == stay })
 	for _, p := range all {
 		before, kib = append(before, e.descriptorsAtRest(p.pid())), append(kib, memory(p.pid()))
 	}
