@@ -24,13 +24,14 @@ import (
 type env struct {
 	context.Context
 	options
-	dir     string
-	marker  string // by which everything that was started is found
-	random  *rand.Rand
-	server  string // this program, under the name by which it serves
-	begun   []*process
-	started int
-	closes  []func()
+	dir       string
+	marker    string // by which everything that was started is found
+	random    *rand.Rand
+	server    string   // this program, under the name by which it serves
+	variables []string // that everything started has besides
+	begun     []*process
+	started   int
+	closes    []func()
 }
 
 // failure ends a case: something that is no figure has failed.
@@ -105,7 +106,7 @@ func (e *env) start(cmd *exec.Cmd) *process {
 	if cmd.Env == nil {
 		cmd.Env = append(os.Environ(), "TMPDIR="+e.dir)
 	}
-	cmd.Env = append(cmd.Env, marker+"="+e.marker)
+	cmd.Env = append(append(cmd.Env, marker+"="+e.marker), e.variables...)
 	e.must(cmd.Start())
 	e.begun = append(e.begun, p)
 	e.started++

@@ -25,7 +25,7 @@ const (
 // runs on the machine can only make it look worse.
 func (e *env) shortages(r *row, l *load, p *process, bring func() (end func() error, err error)) {
 	least, recovery := 1.0, patience
-	lasts := time.Duration(e.n(2, 10)) * time.Second
+	lasts := time.Duration(e.n(1, 10)) * time.Second
 	for range 3 {
 		l.run(100, e.stop)
 		end, err := bring()

@@ -12,21 +12,32 @@ import (
 // The soaks serve many connections, and then hold what serves them against what it was
 // at first.
 func soakResident(e *env, r *row) {
-	listen, pool, l := e.resident("16", e.n(50_000, 1_100_000), 32)
-	e.soak(r, l, e.n(40_000, 100_000), 16, listen, pool)
+	e.collectOften()
+	listen, pool, l := e.resident("16", e.n(40_000, 1_100_000), 32)
+	e.soak(r, l, e.n(30_000, 100_000), 16, listen, pool)
 }
 
 func soakPrograms(e *env, r *row) {
-	record := e.record(e.n(45_000, 1_150_000))
+	e.collectOften()
+	record := e.record(e.n(40_000, 1_150_000))
 	pool := e.startFdkit("pool", "--from", e.at("q"), "-n", "8", e.echoLine())
 	listen, address := e.listen("--to", e.at("q"))
-	e.soak(r, newLoad(address, record, 16), e.n(40_000, 150_000), 0, listen, pool)
+	e.soak(r, newLoad(address, record, 16), e.n(30_000, 150_000), 0, listen, pool)
 }
 
 func soakServe(e *env, r *row) {
-	record := e.record(e.n(45_000, 1_150_000))
+	e.collectOften()
+	record := e.record(e.n(40_000, 1_150_000))
 	serve, address := e.serve("127.0.0.1:0", []string{"-n", "8"}, e.echoLine())
-	e.soak(r, newLoad(address, record, 16), e.n(40_000, 150_000), 0, serve)
+	e.soak(r, newLoad(address, record, 16), e.n(30_000, 150_000), 0, serve)
+}
+
+// collectOften lets the collector run at a quarter of the memory in the short run, which has
+// not the time for enough of its turns.
+func (e *env) collectOften() {
+	if e.short {
+		e.variables = append(e.variables, "GOGC=25")
+	}
 }
 
 // echoLine returns a small program that sends back a line. It keeps no record: what its
@@ -43,20 +54,10 @@ func (e *env) echoLine() string {
 	return program
 }
 
-// soak makes first connections until memory has come to rest, and then all others. So many
-// programs stay.
+// soak makes the first connections, until the collector of garbage has run several times and
+// memory has come to rest, and then all others. So many programs stay.
 func (e *env) soak(r *row, l *load, first int64, stay int, all ...*process) {
-	// Until the collectors have run, and all memory is there that there will be.
-	for most, same := int64(0), 0; same < 3 && l.next.Load() < first; same++ {
-		l.run(first/10, e.stop)
-		now := int64(0)
-		for _, p := range all {
-			now += memory(p.pid())
-		}
-		if now > most+64 {
-			most, same = now, -1
-		}
-	}
+	l.run(first, e.stop)
 	var before []int
 	var kib []int64
 	e.await("the first programs have ended", func() bool { return len(children(all[len(all)-1].pid())) == stay })

@@ -44,7 +44,7 @@ func strangers(e *env, r *row) {
 		e.must(fmt.Errorf("the doors are %q, want two", doors))
 	}
 
-	lasts := time.Duration(e.n(5, 60)) * time.Second
+	lasts := time.Duration(e.n(4, 60)) * time.Second
 	attack := exec.Command(e.server, append([]string{record.path, "attack", lasts.String(), fmt.Sprint(e.random.Uint64())}, doors...)...)
 	attack.SysProcAttr = asNobody()
 	output, err := os.Create(e.at("attack"))
