@@ -91,7 +91,7 @@ func foreignNonblocking(e *env, r *row) {
 // injected has Unix clients that send descriptors, also their own connection, along with
 // what they say. Nobody may get them, and no copy may be left.
 func injected(e *env, r *row) {
-	record := e.record(e.n(2_000, 50_000))
+	record := e.record(e.n(2_000, 20_000))
 	pool := e.startFdkit("pool", "--from", e.at("q"), "-n", "8", e.server, record.path, "one", "0s")
 	listen := e.startFdkit("listen", "--to", e.at("q"), "unix:"+e.at("s"))
 	e.await("listen listens", func() bool { _, err := os.Stat(e.at("s")); return err == nil })
