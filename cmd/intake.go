@@ -86,7 +86,11 @@ func parseAddresses(operands []string) (addresses []listen.Address, err error) {
 	for _, operand := range operands {
 		a, err := listen.ParseAddress(operand)
 		if err != nil {
-			return nil, usagef("address %s: %w", operand, err)
+			err = usagef("address %s: %w", operand, err)
+			if right, ok := hostAndPort(operands); ok {
+				err = hint.Wrap(err, right)
+			}
+			return nil, err
 		}
 		addresses = append(addresses, a)
 	}

@@ -4,6 +4,7 @@ package cmd
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -35,7 +36,11 @@ func splitAddresses(operands []string) (addresses, program []string, err error) 
 	case len(program) > 0 && !ended && len(program[0]) > 1 && program[0][0] == '-':
 		return nil, nil, refuseOptions(program[:1], "address")
 	case len(addresses) == 0 && !ended && len(program) > 0 && looksMistyped(program[0]):
-		return nil, nil, usageHint(rightAddress(program[0]), "%s is no address, and one is missing", program[0])
+		right, ok := hostAndPort(program)
+		if !ok {
+			right = rightAddress(program[0])
+		}
+		return nil, nil, usageHint(right, "%s is no address, and one is missing", program[0])
 	case len(addresses) == 0:
 		return nil, nil, usageHint(":8080 is port 8080 of all addresses", "an address is missing")
 	case len(program) == 0 && ended:
@@ -64,6 +69,19 @@ func looksMistyped(operand string) bool {
 	}
 	info, err := os.Stat(operand)
 	return strings.HasSuffix(operand, ".sock") || err == nil && info.Mode().Type() == os.ModeSocket
+}
+
+// hostAndPort returns how the first two operands are written if they are HOST PORT, as
+// tcpserver(1) and tcpsvd(8) have it, where the host 0 is all addresses.
+func hostAndPort(operands []string) (right string, ok bool) {
+	if len(operands) < 2 || looksLikeAddress(operands[0]) || operands[0] == "" || operands[1] == "" || strings.Trim(operands[1], "0123456789") != "" {
+		return "", false
+	}
+	host, port := operands[0], operands[1]
+	if host == "0" {
+		return "host and port are one address; port " + port + " of all addresses is written :" + port, true
+	}
+	return "host and port are one address, written " + net.JoinHostPort(host, port), true
 }
 
 // rightAddress returns how an operand that looksMistyped is written.

@@ -56,6 +56,9 @@ func TestSplitAddressesErrors(t *testing.T) {
 		{[]string{"cat"}, "an address is missing", ":8080"},
 		{[]string{"--", "cat"}, "an address is missing", ":8080"},
 		{[]string{"8080", "cat"}, "8080 is no address", "written :8080"},
+		{[]string{"0", "8089", "cat"}, "0 is no address", "port 8089 of all addresses is written :8089"},
+		{[]string{"127.0.0.1", "8089", "cat"}, "127.0.0.1 is no address", "written 127.0.0.1:8089"},
+		{[]string{"0", "x", "cat"}, "0 is no address", "written :0"},
 		{[]string{"localhost", "cat"}, "localhost is no address", "localhost:PORT"},
 		{[]string{"127.0.0.1"}, "127.0.0.1 is no address", "127.0.0.1:PORT"},
 		{[]string{"@name", "cat"}, "@name is no address", "unix:@name"},
@@ -74,6 +77,22 @@ func TestSplitAddressesErrors(t *testing.T) {
 		}
 		if got := hint.Of(err); !strings.Contains(got, test.hint) || test.hint == "" && got != "" {
 			t.Errorf("splitAddresses(%q) has the hint %q, want one that says %q", test.operands, got, test.hint)
+		}
+	}
+}
+
+func TestParseAddressesErrors(t *testing.T) {
+	for operands, want := range map[string]string{
+		"0 8089":         "port 8089 of all addresses is written :8089",
+		"localhost 8089": "written localhost:8089",
+		"8089":           "written :8089",
+		"0":              "written :PORT",
+		"0 http":         "written :PORT",
+		":80 8089":       "written :8089",
+	} {
+		_, err := parseAddresses(strings.Fields(operands))
+		if got := hint.Of(err); exitStatus(err) != exitUsage || !strings.HasSuffix(got, want) {
+			t.Errorf("parseAddresses(%s) = %v with the hint %q; want a usage error, and %q at the hint's end", operands, err, got, want)
 		}
 	}
 }

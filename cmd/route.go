@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -77,6 +78,8 @@ type routing struct {
 	routes   [][2]string // of --to
 	file     string      // the table, "" if there is none
 	refusals *refusals
+	losses   *refusals
+	lost     atomic.Int64 // connections, before the end
 	metrics  *metrics
 	notify   *notifier
 	input    *fdrecv.Queue
@@ -126,7 +129,7 @@ func routingOf(c *cli.Context) (*routing, error) {
 	r.Router = &route.Router{
 		By: r.by, Consume: c.Bool("consume"), Silent: onceOf(c, "silent"),
 		Timeout: durationOf(c, "timeout"), MaxWaiting: numberOf(c, "max-waiting"),
-		Open: r.open, Sent: r.sent, Refused: r.refused, Trouble: r.trouble,
+		Open: r.open, Sent: r.sent, Refused: r.refused, Lost: r.lose, Trouble: r.trouble,
 	}
 	return r, nil
 }
@@ -155,6 +158,8 @@ func runRoute(c *cli.Context) error {
 	defer r.log.journal.end()
 	r.refusals = &refusals{log: r.log}
 	defer r.refusals.end()
+	r.losses = &refusals{log: r.log, verb: "lost"}
+	defer r.losses.end()
 	sig := unless(signals, func(stop <-chan struct{}) {
 		// The output first: whoever receives from it can attach meanwhile.
 		if err = r.SetTable(table, stop); err == nil {

@@ -133,6 +133,9 @@ func (r *routing) reload(signals <-chan os.Signal) os.Signal {
 func (r *routing) tell() {
 	s := r.Status()
 	r.log.event(isNotice, "status", "waiting for their key: {clients}", slog.Int("clients", s.Keyless))
+	if lost := r.lost.Load(); lost > 0 {
+		r.log.event(isNotice, "status", "lost since the start: {lost}", slog.Int64("lost", lost))
+	}
 	for _, q := range s.Queues {
 		template := "queue {queue}: sent {sent}, waiting {waiting}"
 		if q.Absent {
@@ -143,13 +146,21 @@ func (r *routing) tell() {
 	}
 }
 
-// trouble says what has gone wrong.
-func (r *routing) trouble(err error) {
-	if r.metrics != nil && isLost(err) {
-		r.metrics.lost.Add(1)
+// lose counts connections that are lost, and says why.
+func (r *routing) lose(connections int, why error) {
+	r.lost.Add(int64(connections))
+	if r.metrics != nil {
+		r.metrics.lost.Add(int64(connections))
 	}
-	r.log.error(explainSend(err))
+	if !isLost(why) { // it has the number
+		r.log.error(why)
+		return
+	}
+	r.losses.add("descriptors", "{detail}", func() []slog.Attr { return []slog.Attr{slog.String("detail", why.Error())} })
 }
+
+// trouble says what has gone wrong.
+func (r *routing) trouble(err error) { r.log.error(explainSend(err)) }
 
 // sent says where a connection goes.
 func (r *routing) sent(c *route.Connection, queue string) {

@@ -40,10 +40,12 @@ type Router struct {
 	Open func(name string, wait bool, stop <-chan struct{}) (Queue, error)
 
 	// Sent is told of each connection that is in its queue, Refused of each that is
-	// closed, and Trouble of all else that goes wrong. Run's goroutine calls them; they
-	// must not keep the Connection.
+	// closed, Lost of those that came without their descriptor or were in a queue whose
+	// receivers have gone, and Trouble of all else that goes wrong. Run's goroutine calls
+	// them; they must not keep the Connection.
 	Sent    func(c *Connection, queue string)
 	Refused func(c *Connection, reason string)
+	Lost    func(connections int, why error)
 	Trouble func(error)
 
 	mu      sync.Mutex // for what other goroutines order
@@ -303,7 +305,7 @@ func (r *Router) receive() error {
 		case errors.Is(err, io.EOF), errors.Is(err, interrupt.ErrStopped):
 			r.ended = true
 		case lost:
-			r.trouble(fmt.Errorf("a connection is lost: %w", err))
+			r.lose(1, fmt.Errorf("a connection is lost: %w", err))
 		case err != nil:
 			return fmt.Errorf("cannot receive: %w", err)
 		case !came:
@@ -324,6 +326,12 @@ func (r *Router) receive() error {
 		})
 	}
 	return nil
+}
+
+func (r *Router) lose(n int, why error) {
+	if r.Lost != nil {
+		r.Lost(n, why)
+	}
 }
 
 func (r *Router) trouble(err error) {

@@ -42,6 +42,7 @@ type pair struct {
 	calls interrupt.Calls
 	gone  chan struct{}
 	fail  []error // that SendNow returns first
+	left  int     // messages that nobody has received, for Close
 }
 
 func (p *pair) SendNow(payload []byte, fds ...int) error {
@@ -55,7 +56,7 @@ func (p *pair) SendNow(payload []byte, fds ...int) error {
 
 func (p *pair) Gone() <-chan struct{}        { return p.gone }
 func (p *pair) Drain(context.Context) error  { return nil }
-func (p *pair) Close() (lost int, err error) { return 0, unix.Close(p.FD()) }
+func (p *pair) Close() (lost int, err error) { return p.left, unix.Close(p.FD()) }
 
 func routes(by *route.By, all ...string) *route.Table {
 	table := route.NewTable(by)
@@ -88,6 +89,7 @@ func newRigBy(t *testing.T, way string, all ...string) *rig {
 	g.Router = &route.Router{
 		By: by, MaxWaiting: 100, Timeout: time.Hour, Receive: receiver.ReceiveNow, Input: outEnd.FD, Open: g.open,
 		Refused: func(c *route.Connection, reason string) { g.event(reason) },
+		Lost:    func(n int, why error) { g.event(fmt.Sprintf("%d: %v", n, why)) },
 		Trouble: func(err error) { g.event(err.Error()) },
 	}
 	if err := g.SetTable(routes(by, all...), nil); err != nil {
@@ -511,6 +513,34 @@ func TestShortage(t *testing.T) {
 	g.wantSaid("cannot send a connection to queue D: sendmsg: invalid argument", route.RefusedSending)
 	g.client("kept\n")
 	g.want("D", "kept")
+}
+
+// Each connection that is lost is told, with how many there are.
+func TestLost(t *testing.T) {
+	g := newRig(t, "*=D")
+	receive, cut := g.Receive, []*scm.LostError{{}, {Came: 1}}
+	g.Receive = func(m *scm.Message) (bool, error) {
+		came, err := receive(m)
+		if came && len(cut) > 0 {
+			m.Close()
+			err, cut = cut[0], cut[1:]
+			return false, err
+		}
+		return came, err
+	}
+	g.start()
+	first, second := (&scm.LostError{}).Error(), (&scm.LostError{Came: 1}).Error()
+	g.wantClosed(g.client("a\n"))
+	g.wantClosed(g.client("b\n"))
+	g.wantSaid("1: a connection is lost: "+first, "1: a connection is lost: "+second)
+	g.client("c\n")
+	g.want("D", "c")
+	g.queue("D").left = 3
+	g.mu.Lock()
+	g.absent["D"] = route.ErrAbsent
+	g.mu.Unlock()
+	close(g.queue("D").gone)
+	g.wantSaid("3: queue D has no receiver any more: closed 3 messages in it")
 }
 
 // A queue whose receiver has gone is opened again, and what was for it is not lost.

@@ -48,6 +48,9 @@ func ParseTable(r io.Reader, name string, by *By) (*Table, error) {
 	n := 0
 	for lines.Scan() {
 		n++
+		if n == 1 && strings.HasPrefix(lines.Text(), "\ufeff") {
+			return nil, hint.Wrap(fmt.Errorf("%s:1: the file begins with a byte order mark", name), "save it as UTF-8 without one; a pattern can begin with %EF%BB%BF")
+		}
 		if err := t.addLine(strings.Trim(lines.Text(), " \t")); err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", name, n, err)
 		}

@@ -148,6 +148,8 @@ func TestParseTableErrors(t *testing.T) {
 		{"http-host", "A.b c\na.B. d\n", `table:2: "a.B." is there already, for c`},
 		{"http-host", "*.a c\n*.A. d\n", `table:2: "*.A." is there already`},
 		{"http-host", strings.Repeat("x", 201) + " a\n", "is longer than keys are"},
+		{"line", "\ufeffa b\n", "table:1: the file begins with a byte order mark"},
+		{"line", "\ufeff# a comment\r\n* b\n", "begins with a byte order mark"},
 		{"source", "example.org a\n", `"example.org" is no address`},
 		{"source", "192.0.2.1/24 a\n", `"192.0.2.1/24" has bits behind the prefix`},
 		{"source", "192.0.2.0/33 a\n", `"192.0.2.0/33" is no address`},

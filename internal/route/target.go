@@ -171,7 +171,7 @@ func (r *Router) forsake(t *target) {
 	lost, _ := t.queue.Close()
 	t.queue = nil
 	if lost > 0 {
-		r.trouble(fmt.Errorf("queue %s has no receiver any more: closed %d messages in it", t.name, lost))
+		r.lose(lost, fmt.Errorf("queue %s has no receiver any more: closed %d messages in it", t.name, lost))
 	} else {
 		r.often("gone "+t.name, func() error { return fmt.Errorf("queue %s has no receiver any more", t.name) })
 	}

@@ -44,9 +44,9 @@ func TestCount(t *testing.T) {
 		l := newLoad("", record, 1)
 		l.next.Store(1)
 		l.fates[0] = c.what
-		var f figures
-		if l.count(&f); f != c.want {
-			t.Errorf("fate %d, begun %d, taken %d is counted as %+v, want %+v", c.what, c.begun, c.taken, f, c.want)
+		var r row
+		if l.count(&r); r.figures != c.want {
+			t.Errorf("fate %d, begun %d, taken %d is counted as %+v, want %+v", c.what, c.begun, c.taken, r.figures, c.want)
 		}
 		record.close()
 	}
@@ -71,20 +71,20 @@ func TestExchange(t *testing.T) {
 			}
 		}()
 		l := load{address: listener.Addr().String()}
-		if got := l.exchange(0); got != c.want {
+		if got, _ := l.exchange(0); got != c.want {
 			t.Errorf("the answer %q makes the fate %d, want %d", c.answer, got, c.want)
 		}
 		listener.Close()
 	}
-	if got := (&load{address: "unix:" + filepath.Join(t.TempDir(), "none")}).exchange(0); got != refused {
-		t.Errorf("where nobody listens the fate is %d, want %d", got, refused)
+	if got, err := (&load{address: "unix:" + filepath.Join(t.TempDir(), "none")}).exchange(0); got != refused || err == nil {
+		t.Errorf("where nobody listens the fate is %d, %v, want %d and an error", got, err, refused)
 	}
 }
 
 // TestTable: a figure that is not as expected, or a case that expects nothing, is said and
 // makes the run fail; the file has all of it.
 func TestTable(t *testing.T) {
-	good, bad, empty := &row{name: "good"}, &row{name: "bad"}, &row{name: "empty"}
+	good, bad, empty, other := &row{name: "good"}, &row{name: "bad"}, &row{name: "empty"}, &row{name: "other", skipped: "it is Sunday"}
 	good.connections, good.served = 5, 5
 	good.expectAllServed()
 	bad.connections, bad.served, bad.lost = 5, 4, 1
@@ -96,7 +96,8 @@ func TestTable(t *testing.T) {
 	}{
 		{[]*row{good}, true, "1 of 1 cases as expected"},
 		{[]*row{good, bad}, false, "NOT AS EXPECTED: all served: 4 of 5"},
-		{[]*row{empty}, false, "0 of 1 cases as expected"},
+		{[]*row{empty}, false, "0 of 1 cases as expected, 0 not run"},
+		{[]*row{good, other}, true, "1 of 2 cases as expected, 1 not run"},
 	} {
 		var table table
 		var out bytes.Buffer
@@ -107,12 +108,38 @@ func TestTable(t *testing.T) {
 			t.Errorf("%d rows: ok is %v, want %v with %q in\n%s", len(c.rows), ok, c.ok, c.says, &out)
 		}
 		file := filepath.Join(t.TempDir(), "results")
-		if err := table.write(file, "the command"); err != nil {
-			t.Fatal(err)
-		}
+		wrote := table.write(file, "the command")
 		text, err := os.ReadFile(file)
-		if err != nil || !strings.Contains(string(text), "`the command -seed 0`") || !strings.Contains(string(text), fmt.Sprintf("| %s: ", c.rows[0].name)) {
+		if slices.Contains(c.rows, other) {
+			if wrote == nil || !strings.Contains(wrote.Error(), "it is Sunday") || err == nil {
+				t.Errorf("write() = %v when a case was not run, and the file has %q", wrote, text)
+			}
+			continue
+		}
+		if wrote != nil {
+			t.Fatal(wrote)
+		}
+		if err != nil || !strings.Contains(string(text), "`the command -seed 0`") || !strings.Contains(string(text), fmt.Sprintf("| %s | ", c.rows[0].name)) {
 			t.Errorf("the file has %q, %v", text, err)
+		}
+	}
+}
+
+// TestMayWrite: the file of the long run is not overwritten by another one.
+func TestMayWrite(t *testing.T) {
+	for _, c := range []struct {
+		o     options
+		cases []string
+		ok    bool
+	}{
+		{options{results: "file", part: 1}, nil, true},
+		{options{part: 0.1, short: true}, []string{"kill"}, true},
+		{options{results: "file", part: 1}, []string{"kill"}, false},
+		{options{results: "file", part: 0.1}, nil, false},
+		{options{results: "file", part: 1, short: true}, nil, false},
+	} {
+		if err := c.o.mayWrite(c.cases); (err == nil) != c.ok {
+			t.Errorf("%+v with the cases %q: %v, want ok %v", c.o, c.cases, err, c.ok)
 		}
 	}
 }

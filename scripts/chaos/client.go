@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -18,6 +19,9 @@ import (
 
 // patience is after how long a connection counts as lost from which nothing comes.
 const patience = time.Minute
+
+// mostTraces is of how many failures it is kept when and how they came.
+const mostTraces = 10
 
 // fate is what became of a connection, as its client sees it.
 type fate int
@@ -42,6 +46,7 @@ type load struct {
 	finished  atomic.Int64                 // those that have ended
 	mu        sync.Mutex
 	fates     []fate
+	traces    []string // of the first that have failed before anybody had begun to serve them
 }
 
 func newLoad(address string, r *record, parallel int) *load {
@@ -72,22 +77,29 @@ func (l *load) run(n int64, stop func() bool) {
 // once is one connection.
 func (l *load) once(id int64) {
 	l.open.Add(1)
-	what := l.exchange(id)
+	begin := time.Now()
+	what, err := l.exchange(id)
 	l.open.Add(-1)
 	l.finished.Add(1)
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.fates[id] = what
-	l.mu.Unlock()
+	if what != served && len(l.traces) < mostTraces && l.record.counts[id].begun.Load() == 0 {
+		l.traces = append(l.traces, fmt.Sprintf("connection %d, begun at %s, after %v: %v",
+			id, begin.UTC().Format("15:04:05.000"), time.Since(begin).Round(time.Millisecond), err))
+	}
 }
 
-func (l *load) exchange(id int64) fate {
+// exchange sends the number of the connection and wants it back. The error is why that
+// has failed.
+func (l *load) exchange(id int64) (fate, error) {
 	address := l.address
 	if n := int64(len(l.addresses)); n > 0 {
 		address = l.addresses[id%n]
 	}
 	conn, err := dial(address, id)
 	if err != nil {
-		return refused
+		return refused, err
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
@@ -103,17 +115,17 @@ func (l *load) exchange(id int64) fate {
 		_, err = conn.Write(whole)
 	}
 	if err != nil {
-		return reset
+		return reset, err
 	}
 	var answer [64]byte
 	n, err := io.ReadFull(conn, answer[:])
 	switch {
 	case string(answer[:n]) == text && errors.Is(err, io.ErrUnexpectedEOF):
-		return served
+		return served, nil
 	case errors.Is(err, syscall.ECONNRESET):
-		return reset
+		return reset, err
 	}
-	return closed
+	return closed, fmt.Errorf("%s: the answer is %q: %v", conn.LocalAddr(), answer[:n], err)
 }
 
 // dial connects. Each of many connections has its own address to come from, as an address
@@ -133,10 +145,12 @@ func dial(address string, id int64) (net.Conn, error) {
 	return dialer.Dial("tcp", address)
 }
 
-// count adds what became of all connections to the figures.
-func (l *load) count(f *figures) {
+// count adds what became of all connections to the figures of a row.
+func (l *load) count(r *row) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	f := &r.figures
+	r.traces = append(r.traces, l.traces[:min(len(l.traces), mostTraces-len(r.traces))]...)
 	for id, what := range l.fates[:l.next.Load()] {
 		e := &l.record.counts[id]
 		f.connections++

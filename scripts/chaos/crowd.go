@@ -13,7 +13,7 @@ func crowd(e *env, r *row) {
 	pool := e.startFdkit("pool", "--from", e.at("q"), "-n", "20", "--metrics", "unix:"+e.at("metrics"), e.server, record.path, "one", "5ms")
 	listen, address := e.listen("--to", e.at("q"))
 	l := newLoad(address, record, clients)
-	end := time.Now().Add(time.Duration(e.n(8, 60)) * time.Second)
+	end := time.Now().Add(time.Duration(e.n(5, 60)) * time.Second)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -32,7 +32,7 @@ func crowd(e *env, r *row) {
 			r.faults++
 		}
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.note("%d programs at most, %d in the queue, %d descriptors in listen and pool; looked at %d times", running, queued, held, r.faults)
 	r.faults = 0
 	r.expectAllServed()

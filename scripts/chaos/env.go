@@ -24,13 +24,14 @@ import (
 type env struct {
 	context.Context
 	options
-	dir     string
-	marker  string // by which everything that was started is found
-	random  *rand.Rand
-	server  string // this program, under the name by which it serves
-	begun   []*process
-	started int
-	closes  []func()
+	dir       string
+	marker    string // by which everything that was started is found
+	random    *rand.Rand
+	server    string   // this program, under the name by which it serves
+	variables []string // that everything started has besides
+	begun     []*process
+	started   int
+	closes    []func()
 }
 
 // failure ends a case: something that is no figure has failed.
@@ -73,7 +74,7 @@ func (e *env) n(short, long int64) int64 {
 	if e.short {
 		return short
 	}
-	return long
+	return max(short, int64(float64(long)*e.part))
 }
 
 // record makes a record of n connections.
@@ -105,7 +106,7 @@ func (e *env) start(cmd *exec.Cmd) *process {
 	if cmd.Env == nil {
 		cmd.Env = append(os.Environ(), "TMPDIR="+e.dir)
 	}
-	cmd.Env = append(cmd.Env, marker+"="+e.marker)
+	cmd.Env = append(append(cmd.Env, marker+"="+e.marker), e.variables...)
 	e.must(cmd.Start())
 	e.begun = append(e.begun, p)
 	e.started++
@@ -126,6 +127,12 @@ func (e *env) listen(args ...string) (*process, string) {
 
 func (e *env) listenArgs(args ...string) []string {
 	return append(append([]string{"listen", "--address-fd", "3"}, args...), "127.0.0.1:0")
+}
+
+// serve starts fdkit serve, and returns its address.
+func (e *env) serve(address string, options []string, program ...string) (*process, string) {
+	args := append([]string{"serve", "--address-fd", "3"}, options...)
+	return e.listenAs(exec.Command(e.fdkit, append(append(args, address), program...)...))
 }
 
 // listenAs starts a command that tells its address at descriptor 3.

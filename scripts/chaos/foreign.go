@@ -39,7 +39,7 @@ func closedAtStart(e *env, r *row) {
 		listen.end()
 		pool.end()
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.expectAllServed()
 }
 
@@ -82,7 +82,7 @@ func foreignNonblocking(e *env, r *row) {
 	l.run(int64(len(l.fates)), e.stop)
 	listener.Close()
 	e.must(<-accepting)
-	l.count(&r.figures)
+	l.count(r)
 	r.faults = r.connections
 	r.expectAllServed()
 	r.expect(!strings.Contains(pool.read(), "chaos-serve:"), "all blocking", "%s", pool.read())
@@ -91,13 +91,13 @@ func foreignNonblocking(e *env, r *row) {
 // injected has Unix clients that send descriptors, also their own connection, along with
 // what they say. Nobody may get them, and no copy may be left.
 func injected(e *env, r *row) {
-	record := e.record(e.n(2_000, 50_000))
+	record := e.record(e.n(2_000, 20_000))
 	pool := e.startFdkit("pool", "--from", e.at("q"), "-n", "8", e.server, record.path, "one", "0s")
 	listen := e.startFdkit("listen", "--to", e.at("q"), "unix:"+e.at("s"))
 	e.await("listen listens", func() bool { _, err := os.Stat(e.at("s")); return err == nil })
 	l := newLoad("unix:"+e.at("s"), record, 16)
 	l.run(10, e.stop)
-	before := descriptors(listen.pid()) + descriptors(pool.pid())
+	before := e.descriptorsAtRest(listen.pid()) + e.descriptorsAtRest(pool.pid())
 	read, write, err := os.Pipe()
 	e.must(err)
 	defer read.Close()
@@ -116,7 +116,7 @@ func injected(e *env, r *row) {
 	}
 	l.run(int64(len(l.fates))-10, e.stop)
 	write.Close()
-	l.count(&r.figures)
+	l.count(r)
 	r.faults = r.connections - 10
 	ended := make(chan struct{})
 	go func() {

@@ -44,7 +44,7 @@ func killWorkers(e *env, r *row) {
 			}
 		}
 	}
-	l.count(&r.figures)
+	l.count(r)
 	lost := e.metrics(e.at("pool.metrics"))["fdkit_lost_total"]
 	r.expect(r.refused+r.reset+r.lost == 0, "0 untouched lost", "%d refused, %d reset, %d lost", r.refused, r.reset, r.lost)
 	r.expect(r.duplicated == 0, "0 duplicated", "%d", r.duplicated)

@@ -100,7 +100,7 @@ func (e *env) loris(r *row, l *load, slow int64, ways []func(net.Conn, int64)) {
 	for id := first; id < first+slow; id++ {
 		begun += int64(l.record.counts[id].begun.Load())
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.connections, r.served = r.connections-slow, r.served-slow // whose fate is not their client's to see
 	r.expectAllServed()
 	r.expect(begun == 0, "0 handed on", "%d", begun)

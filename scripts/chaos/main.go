@@ -4,27 +4,7 @@
 // each connection against what is expected. make chaos is the long run, make chaos-short
 // the one of CI.
 //
-// One case is run by naming it, and a run is repeated with the seed that it has printed,
-// as far as the machine lets it: the moments of the faults are the same, what they meet
-// is not.
-//
-//	go run ./scripts/chaos -list
-//	go run ./scripts/chaos -short -seed 42 kill stop
-//	go run ./scripts/chaos -fdkit bin/fdkit -keep soak
-//
-// Every connection has a number of its own. The client sends it and wants it back, and
-// whoever serves the connection notes that in memory that outlives him, so it is known of
-// each connection whether it was
-//
-//	served      the client has its answer, and the end behind it
-//	refused     connect(2) has failed
-//	reset       the connection was reset, and nobody had begun to serve it
-//	lost        it was closed, or nothing came for a minute, and nobody had begun to serve it
-//	cut         it failed in any way, and somebody had begun to serve it
-//	duplicated  more than one has taken what the client sent, whatever else it is
-//
-// The run ends with status 1 if any figure is not as expected. As root it takes place in a
-// network namespace of its own. All is on the loopback interface.
+// One case is run by naming it. README.md tells of that, and what the figures mean.
 package main
 
 import (
@@ -55,9 +35,11 @@ func cases() []aCase {
 		{"stop", "a resident worker is stopped every 50 ms", stopWorkers},
 		{"replace-listen", "listen is replaced every 20 ms", replaceListen},
 		{"replace-pool", "pool is replaced every 20 ms", replacePool},
+		{"replace-serve", "serve is replaced every 20 ms", replaceServe},
 		{"kill-listen", "listen is killed and started again every 20 ms", killListen},
 		{"stages", "each stage of a pipeline is ended by each signal", killStages},
 		{"few-listen", "listen is out of descriptors", fewForListen},
+		{"few-serve", "serve is out of descriptors", fewForServe},
 		{"few-pool", "pool is out of descriptors", fewForPool},
 		{"in-flight", "ETOOMANYREFS: the user has too many descriptors in flight", inFlight},
 		{"crowd", "ten times more clients than slots", crowd},
@@ -71,6 +53,7 @@ func cases() []aCase {
 		{"loris-route", "slow clients at route", lorisRoute},
 		{"soak-resident", "many connections, resident workers with leases", soakResident},
 		{"soak-program", "many connections, a program for each", soakPrograms},
+		{"soak-serve", "many connections, a program of serve's for each", soakServe},
 	}
 }
 
@@ -83,8 +66,9 @@ func main() {
 	flag.StringVar(&o.fdkit, "fdkit", "", "run this `program` instead of building one")
 	flag.BoolVar(&o.short, "short", os.Getenv("CHAOS") == "short", "take less than three minutes; also CHAOS=short")
 	flag.Uint64Var(&o.seed, "seed", rand.Uint64N(1e9), "`number` that chooses the moments of the faults")
-	flag.StringVar(&o.results, "results", "", "write the table to this `file` too")
+	flag.StringVar(&o.results, "results", "", "write the table to this `file` too, after the long run of all cases")
 	flag.BoolVar(&o.keep, "keep", false, "keep the directory with the logs")
+	flag.Float64Var(&o.part, "part", 1, "have this `part` of the long run's connections, as 0.1, but no less than the short run")
 	list := flag.Bool("list", false, "list the cases")
 	flag.Parse()
 	all := cases()
@@ -99,6 +83,10 @@ func main() {
 			fmt.Fprintf(os.Stderr, "chaos: there is no case %s; -list has them all\n", name)
 			os.Exit(100)
 		}
+	}
+	if err := o.mayWrite(flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(100)
 	}
 	if names := flag.Args(); len(names) > 0 {
 		all = slices.DeleteFunc(all, func(c aCase) bool { return !slices.Contains(names, c.name) })
@@ -117,6 +105,7 @@ type options struct {
 	fdkit, results string
 	short, keep    bool
 	seed           uint64
+	part           float64
 }
 
 // run runs the cases and tells whether all figures are as expected.
@@ -167,5 +156,5 @@ func run(o options, all []aCase) (ok bool, err error) {
 			return false, context.Cause(ctx)
 		}
 	}
-	return table.finish(os.Stdout), table.write(o.results, "go run ./scripts/chaos "+strings.Join(os.Args[1:], " "))
+	return table.finish(os.Stdout), table.write(o.results, "chaos "+strings.Join(os.Args[1:], " "))
 }

@@ -77,6 +77,18 @@ func descriptors(pid int) int {
 	return len(entries)
 }
 
+// descriptorsAtRest returns how many it has when that has not changed for a second. A pool
+// gives up the last connections a moment after their clients have had their answer.
+func (e *env) descriptorsAtRest(pid int) int {
+	n := descriptors(pid)
+	for since := time.Now(); time.Since(since) < time.Second && e.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		if now := descriptors(pid); now != n {
+			n, since = now, time.Now()
+		}
+	}
+	return n
+}
+
 // processorTime returns the time that all threads of a process have run.
 func processorTime(pid int) (time.Duration, error) {
 	const sched = 2 // CPUCLOCK_SCHED in include/linux/posix-timers.h; see clock_getcpuclockid(3)

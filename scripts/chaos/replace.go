@@ -21,7 +21,7 @@ func replaceListen(e *env, r *row) {
 		old = next
 		r.faults++
 	})
-	l.count(&r.figures)
+	l.count(r)
 	r.expectAllServed()
 	old.end()
 	pool.end()
@@ -42,10 +42,32 @@ func replacePool(e *env, r *row) {
 		pool = next
 		r.faults++
 	})
-	l.count(&r.figures)
+	l.count(r)
 	r.expectAllServed()
 	listen.end()
 	pool.end()
+}
+
+// replaceServe does so with serve, which is both in one process.
+func replaceServe(e *env, r *row) {
+	record := e.record(e.n(3_000, 20_000))
+	serve := func(address string) (*process, string) {
+		return e.serve(address, []string{"--takeover", e.at("q"), "-n", "8"}, e.server, record.path, "one", "1ms")
+	}
+	old, address := serve("127.0.0.1:0")
+	l := newLoad(address, record, 32)
+	e.whileServing(l, func() {
+		next, got := serve(address)
+		if got != address {
+			e.must(fmt.Errorf("serve is at %s, and was to be at %s", got, address))
+		}
+		e.ended(old)
+		old = next
+		r.faults++
+	})
+	l.count(r)
+	r.expectAllServed()
+	old.end()
 }
 
 // killListen kills listen, and starts it again: the pool keeps its socket open.
@@ -60,7 +82,7 @@ func killListen(e *env, r *row) {
 		listen = e.relisten(l.address, "--keep-listening", "1m")
 		r.faults++
 	})
-	l.count(&r.figures)
+	l.count(r)
 	r.expect(r.refused == 0, "0 refused", "%d", r.refused)
 	r.expect(r.duplicated+r.cut == 0, "0 duplicated or cut", "%d, %d", r.duplicated, r.cut)
 	r.expect(r.reset+r.lost <= r.faults, "at most one lost per kill", "%d lost, %d kills", r.reset+r.lost, r.faults)

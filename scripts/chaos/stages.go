@@ -18,7 +18,11 @@ import (
 // moment under load. A second later no process, file or port may be left.
 func killStages(e *env, r *row) {
 	const stages, clients = 3, 64
-	signals := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGABRT, unix.SIGKILL}
+	// Those that end a Go program, os/signal: by order, by the kernel, or as if by a fault.
+	signals := []unix.Signal{
+		unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGABRT, unix.SIGKILL,
+		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS,
+	}
 	times := int(e.n(3, 100))
 	left := map[string]bool{}
 	var slowest time.Duration
@@ -80,7 +84,7 @@ func (e *env) killStage(r *row, stage int, sig unix.Signal, clients int64) (time
 	for _, p := range processes {
 		<-p.ended
 	}
-	l.count(&r.figures)
+	l.count(r)
 	record.close()
 	e.closes = e.closes[:len(e.closes)-1]
 	return took, what

@@ -13,7 +13,7 @@ import (
 // these.
 func stopWorkers(e *env, r *row) {
 	const workers, parallel = 16, 64
-	_, pool, l := e.resident("16", e.n(20_000, 300_000), parallel)
+	_, pool, l := e.resident("16", e.n(20_000, 1_000_000), parallel)
 	e.await("the workers run", func() bool { return len(children(pool.pid())) == workers })
 	all := children(pool.pid())
 	var most, stuck int64
@@ -43,7 +43,7 @@ func stopWorkers(e *env, r *row) {
 		}
 		<-done
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.note("at most %d connections waited while 8 workers were stopped", most)
 	r.expectAllServed()
 	r.expect(stuck == 0, "only held ones wait", "others waited in %d rounds", stuck)

@@ -52,7 +52,7 @@ func signalStorm(e *env, r *row) {
 		}
 		r.faults++
 	}
-	l.count(&r.figures)
+	l.count(r)
 	r.expectAllServed()
 	listen.end()
 	pool.end()

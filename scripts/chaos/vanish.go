@@ -58,7 +58,7 @@ func vanish(e *env, r *row) {
 		refused = e.metrics(e.at("metrics"))["fdkit_refused_total"]
 		return refused == r.faults
 	})
-	l.count(&r.figures)
+	l.count(r)
 	r.connections, r.served = r.connections-r.faults, r.served-r.faults // whose fate is not their client's to see
 	r.expectAllServed()
 	r.expect(begun == 0, "0 programs for vanished", "%d", begun)
