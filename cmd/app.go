@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"fdkit/internal/hint"
+	_ "fdkit/internal/stack"
 )
 
 // New returns the application, with all its commands or, if args are those of a process

@@ -31,13 +31,16 @@ func TestStartInit(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", version, err, trace)
 	}
-	sum, packages := 0, 0
+	sum, packages, early := 0, 0, false
 	for line := range strings.Lines(string(trace)) {
 		var path string
 		var at, took float64
 		var size, allocations int
 		if _, err := fmt.Sscanf(line, "init %s @%f ms, %f ms clock, %d bytes, %d allocs", &path, &at, &took, &size, &allocations); err != nil {
 			continue
+		}
+		if early = early || path == "fdkit/internal/stack"; path == "os" && !early {
+			t.Errorf("package %s is initialised before fdkit/internal/stack; want that one among the first", path)
 		}
 		if ours := strings.HasPrefix(path, "fdkit/"); !ours && !strings.Contains(path, ".") || strings.HasPrefix(path, "vendor/") {
 			continue
