@@ -42,6 +42,13 @@ func list(t *testing.T) (packages []listed) {
 
 func under(path, parent string) bool { return path == parent || strings.HasPrefix(path, parent+"/") }
 
+// heavy tells whether a package is one whose being linked costs each start of fdkit so much:
+// what it does before main, and the pages of memory that are touched for it.
+func heavy(path string) bool {
+	return path == "net/http" || path == "crypto/tls" || path == "crypto/x509" ||
+		under(path, "github.com/prometheus") || under(path, "google.golang.org/protobuf")
+}
+
 // TestImports holds the rule that imports run one way: main, cmd, {listen, fdsend,
 // fdrecv, exec}, internal.
 func TestImports(t *testing.T) {
@@ -65,6 +72,7 @@ func TestImports(t *testing.T) {
 			forbid("main imports only cmd", p.Imports, func(path string) bool {
 				return path != module+"/cmd" && (ours(path) || strings.Contains(path, "."))
 			})
+			forbid("it would make the start of each command a tenth longer or more, also of those that do not use it", p.Deps, heavy)
 		case p.ImportPath == module+"/cmd":
 			forbid("nothing imports main", p.Imports, func(path string) bool { return path == module })
 		case slices.Contains(siblings, p.ImportPath):

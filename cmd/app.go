@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"fdkit/internal/hint"
+	_ "fdkit/internal/stack"
 )
 
 // New returns the application, with all its commands or, if args are those of a process
@@ -28,6 +29,8 @@ func New(version string, args ...string) *cli.App {
 		Version:         version,
 		Commands:        commandsFor(args),
 		HideHelpCommand: true,
+		// Nothing shows it, and without it each start would look at the program's file.
+		Compiled: time.Unix(0, 0),
 		// A slice flag's value may have commas in it.
 		DisableSliceFlagSeparator: true,
 		// Only main ends the process.
@@ -58,7 +61,7 @@ func commandsFor(args []string) (made []*cli.Command) {
 		{"drain", drainCommand},
 		{"send", sendCommand},
 		{"recv", recvCommand},
-		{"recv-exec", recvExecCommand},
+		{recvExec, recvExecCommand},
 		{"pool", poolCommand},
 		{"serve", serveCommand},
 		{"merge", mergeCommand},
@@ -90,6 +93,9 @@ func leaf(c *cli.Command) *cli.Command {
 	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return optionError(err, usageLogger(c)) }
 	action := c.Action
 	c.Action = func(ctx *cli.Context) error {
+		if c.Name != recvExec { // which often needs none
+			startTimers()
+		}
 		if err := checkVerbosity(ctx); err != nil {
 			return commandError{err, usageLogger(c)}
 		}
@@ -100,6 +106,10 @@ func leaf(c *cli.Command) *cli.Command {
 	}
 	return c
 }
+
+// startTimers starts a timer. The first one makes the Go runtime open three descriptors, and
+// it dies if it cannot: so while there are some.
+func startTimers() { time.AfterFunc(time.Hour, func() {}).Stop() }
 
 // commandError is the error of a command, with the logger that is to say it.
 type commandError struct {
@@ -113,9 +123,6 @@ func (e commandError) Unwrap() error { return e.error }
 func Run(app *cli.App, args []string) int {
 	cli.VersionFlag = &cli.BoolFlag{Name: "version", Usage: "print the version", DisableDefaultText: true}
 	app.Writer, app.ErrWriter = os.Stdout, io.Discard
-	// The first timer makes the Go runtime open three descriptors, and it dies if
-	// it cannot: so while there are some.
-	time.AfterFunc(time.Hour, func() {}).Stop()
 	err := app.Run(args)
 	if err == nil {
 		return exitDone

@@ -18,9 +18,11 @@ import (
 	"fdkit/fdrecv"
 )
 
+const recvExec = "recv-exec"
+
 func recvExecCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "recv-exec",
+		Name:        recvExec,
 		Usage:       "receive one descriptor and become a program with it",
 		UsageText:   "fdkit recv-exec [OPTION...] PROGRAM [ARGUMENT...]",
 		Description: "PROGRAM has the descriptor as stdin and stdout. See fdkit-recv-exec(1).",
@@ -112,6 +114,7 @@ func stdinIsSocket() bool {
 // while there is no connection ends the wait, and removes what this process has made; later
 // ones are for the program.
 func (r *receiver) await(q *fdrecv.Queue) (_ *fdrecv.Queue, m fdrecv.Message, err error) {
+	startTimers()
 	signals := endings()
 	var sig os.Signal
 	if q == nil {

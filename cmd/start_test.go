@@ -31,13 +31,16 @@ func TestStartInit(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", version, err, trace)
 	}
-	sum, packages := 0, 0
+	sum, packages, early := 0, 0, false
 	for line := range strings.Lines(string(trace)) {
 		var path string
 		var at, took float64
 		var size, allocations int
 		if _, err := fmt.Sscanf(line, "init %s @%f ms, %f ms clock, %d bytes, %d allocs", &path, &at, &took, &size, &allocations); err != nil {
 			continue
+		}
+		if early = early || path == "fdkit/internal/stack"; path == "os" && !early {
+			t.Errorf("package %s is initialised before fdkit/internal/stack; want that one among the first", path)
 		}
 		if ours := strings.HasPrefix(path, "fdkit/"); !ours && !strings.Contains(path, ".") || strings.HasPrefix(path, "vendor/") {
 			continue
@@ -79,8 +82,9 @@ func TestCommandsFor(t *testing.T) {
 }
 
 // TestStartHandlers: recv-exec takes a message that waits in an inherited socket without
-// asking for signals. Go unblocks those that a program has asked for one by one, so that
-// its thread for signals has a mask with some left out, as strace(1) writes it.
+// asking for signals, polling, and a thread of its own. Go unblocks the signals that a
+// program has asked for one by one, so that its thread for signals has a mask with some left
+// out, as strace(1) writes it.
 func TestStartHandlers(t *testing.T) {
 	fdtest.NoLeaks(t)
 	fdtest.NeedsProgram(t, "strace")
@@ -106,7 +110,7 @@ func TestStartHandlers(t *testing.T) {
 		}
 		stdin := os.NewFile(uintptr(queue.Take()), "queue")
 		file := filepath.Join(t.TempDir(), "calls")
-		args := append([]string{"-f", "-o", file, "-e", "trace=rt_sigprocmask", filepath.Join(dir, "fdkit"), "recv-exec"}, test.options...)
+		args := append([]string{"-f", "-o", file, "-e", "trace=rt_sigprocmask,epoll_create1,close_range", filepath.Join(dir, "fdkit"), "recv-exec"}, test.options...)
 		run := exec.Command("strace", append(args, "true")...)
 		run.Stdin = stdin
 		out, err := run.CombinedOutput()
@@ -118,8 +122,14 @@ func TestStartHandlers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if asks := bytes.Contains(calls, []byte("SIG_SETMASK, ~[HUP INT ")); asks != test.asks {
-			t.Errorf("fdkit recv-exec %q asks for signals: %v; want %v\n%s", test.options, asks, test.asks, calls)
+		for what, call := range map[string]string{
+			"asks for signals":                     "SIG_SETMASK, ~[HUP INT ",
+			"polls":                                "epoll_create1(",
+			"has a thread with a table of its own": "CLOSE_RANGE_UNSHARE",
+		} {
+			if does := bytes.Contains(calls, []byte(call)); does != test.asks {
+				t.Errorf("fdkit recv-exec %q %s: %v; want %v\n%s", test.options, what, does, test.asks, calls)
+			}
 		}
 	}
 }

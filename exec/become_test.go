@@ -133,12 +133,69 @@ func becomeCollecting([]string) error {
 
 // When execve fails in the end, the error can be told, whatever the runtime does.
 func TestBecomeFails(t *testing.T) {
-	c := fdtest.Program(t, "become-failing", filepath.Join(t.TempDir(), "program"))
-	c.Env = append(c.Env, "GOGC=1")
-	out, err := c.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "become-failing: cannot run") || strings.Count(string(out), "\n") != 1 {
-		t.Errorf("BecomeWith of what is no program: %v, %q; want its error", err, out)
+	for _, places := range []string{"low", "high"} { // high: where the runtime's may be
+		c := fdtest.Program(t, "become-failing", filepath.Join(t.TempDir(), "program"), places)
+		c.Env = append(c.Env, "GOGC=1")
+		out, err := c.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "become-failing: cannot run") || strings.Count(string(out), "\n") != 1 {
+			t.Errorf("BecomeWith of what is no program, at %s places: %v, %q; want its error", places, err, out)
+		}
 	}
+}
+
+// A program gets an empty signal mask, whether others of this process's goroutines and
+// threads are there or not, and what they write meanwhile does not go to the connection.
+func TestBecomeAmongOthers(t *testing.T) {
+	for _, others := range []string{"alone", "masked", "writing"} {
+		c := fdtest.Program(t, "become-among", others)
+		out, err := c.CombinedOutput()
+		if err != nil || string(out) != "SigBlk:\t0000000000000000\n" {
+			t.Errorf("BecomeWith, %s: %v, %q; want an empty signal mask", others, err, out)
+		}
+	}
+}
+
+func becomeAmong(args []string) error {
+	switch args[0] {
+	case "masked":
+		runtime.LockOSThread()
+		full := unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGUSR1 - 1)}}
+		if err := unix.PthreadSigmask(unix.SIG_BLOCK, &full, nil); err != nil {
+			return err
+		}
+	case "writing":
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		out, err := unix.Dup(1) // the connection, in whose place there is another file
+		if err != nil {
+			return err
+		}
+		if err := unix.Dup2(int(null.Fd()), 1); err != nil {
+			return err
+		}
+		begun := make(chan bool)
+		go func() {
+			for n := 0; ; n++ {
+				_, _ = unix.Write(1, []byte("not for the connection\n"))
+				if n == 0 {
+					close(begun)
+				}
+			}
+		}()
+		<-begun
+		return becomeStatus(out)
+	}
+	return becomeStatus(1)
+}
+
+func becomeStatus(out int) error {
+	program, err := exec.Find("grep", "SigBlk", "/proc/self/status")
+	if err != nil {
+		return err
+	}
+	return program.BecomeWith([]exec.Place{{FD: 0, At: 0}, {FD: out, At: 1}}, os.Environ())
 }
 
 func becomeFailing(args []string) error {
@@ -151,7 +208,11 @@ func becomeFailing(args []string) error {
 		return err
 	}
 	var places []exec.Place
-	for at := 3; at < 10; at++ {
+	first, last := 0, 1
+	if args[1] == "high" {
+		first, last = 3, 9
+	}
+	for at := first; at <= last; at++ {
 		places = append(places, exec.Place{FD: 2, At: at})
 	}
 	look := func() (links []string) {

@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) {
 	fdtest.Main(m, map[string]func([]string) error{
 		"ignoring": ignoring, "become": become, "become-with": becomeWith,
-		"become-collecting": becomeCollecting, "become-failing": becomeFailing,
+		"become-collecting": becomeCollecting, "become-failing": becomeFailing, "become-among": becomeAmong,
 		"worker": worker,
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	osexec "os/exec"
@@ -99,14 +98,15 @@ func checkInterpreter(path string) error {
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return err
 	}
-	file, err := os.Open(path)
+	// Not os.Open, for which the Go runtime would begin to poll.
+	file, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	defer file.Close()
+	defer unix.Close(file)
 	var head [256]byte // BINPRM_BUF_SIZE, linux/binfmts.h
-	n, _ := io.ReadFull(file, head[:])
-	line, isScript := bytes.CutPrefix(head[:n], []byte("#!"))
+	n, _ := unix.Read(file, head[:])
+	line, isScript := bytes.CutPrefix(head[:max(n, 0)], []byte("#!"))
 	line, _, _ = bytes.Cut(line, []byte("\n"))
 	// Blanks and tabs only, as in fs/binfmt_script.c: a carriage return is part of
 	// the name.

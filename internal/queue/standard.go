@@ -58,12 +58,11 @@ func openDescriptor(number int, o opening, sending bool) (*Queue, error) {
 	} else if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	name := nameOf(number)
 	if err := giveUp(number); err != nil {
 		closeAll(fd)
 		return nil, err
 	}
-	q, err := overDescriptor(fd, name, o, sending)
+	q, err := overDescriptor(fd, o, sending)
 	if err != nil {
 		closeAll(fd)
 	}
@@ -71,7 +70,7 @@ func openDescriptor(number int, o opening, sending bool) (*Queue, error) {
 }
 
 // overDescriptor makes a queue of fd, which it owns unless it fails.
-func overDescriptor(fd int, name string, o opening, sending bool) (*Queue, error) {
+func overDescriptor(fd int, o opening, sending bool) (*Queue, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, os.NewSyscallError("fstat", err)
@@ -89,7 +88,7 @@ func overDescriptor(fd int, name string, o opening, sending bool) (*Queue, error
 			return nil, hint.Wrap(errors.New("it is a terminal"), joinHint(sending))
 		}
 	}
-	cure := joinHint(sending)
+	name, cure := nameOf(fd), joinHint(sending)
 	if name == os.DevNull && !sending {
 		cure += "; a shell's & puts " + name + " there, unless the command begins with exec 3<&0 and the receiver has <&3"
 	}

@@ -3,11 +3,9 @@ package route
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
-	"net"
-	"net/http"
+	"net/textproto"
 	"net/url"
 	"strings"
 )
@@ -28,57 +26,6 @@ func (b *beginning) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// hello is a connection from which crypto/tls reads a ClientHello. What it writes, an
-// alert, goes nowhere.
-type hello struct {
-	net.Conn
-	beginning
-	name string
-}
-
-func (h *hello) Read(p []byte) (int, error)  { return h.beginning.Read(p) }
-func (h *hello) Write(p []byte) (int, error) { return len(p), nil }
-
-var errSeen = errors.New("the ClientHello is seen")
-
-var sniConfig = &tls.Config{GetConfigForClient: func(info *tls.ClientHelloInfo) (*tls.Config, error) {
-	info.Conn.(*hello).name = info.ServerName
-	return nil, errSeen
-}}
-
-// findSNI finds the server name of a ClientHello, RFC 6066 section 3. With Encrypted
-// Client Hello, RFC 9849, that is the public name of the outer one.
-func findSNI(_ *By, data []byte, _ bool) (string, int, Verdict) {
-	const handshake = 22 // ContentType, RFC 8446 section 5.1
-	switch {
-	case len(data) == 0:
-		return "", 0, More
-	case data[0] != handshake: // known before the header is all there
-		return "", 0, None
-	}
-	h := &hello{beginning: beginning{rest: data}}
-	err := tls.Server(h, sniConfig).Handshake()
-	switch {
-	case !errors.Is(err, errSeen) && h.beyond:
-		return "", endOfRecord(data), More
-	case h.name == "":
-		return "", 0, None
-	}
-	return plainName(h.name), 0, Found
-}
-
-// endOfRecord returns where the TLS record ends that is not all there.
-func endOfRecord(data []byte) (end int) {
-	const header = 5 // type, version and length: RFC 8446 section 5.1
-	for end+header <= len(data) {
-		end += header + int(data[end+3])<<8 + int(data[end+4])
-		if end > len(data) {
-			return end
-		}
-	}
-	return end + header
-}
-
 // findHost finds the host that a request of HTTP/1 is for, RFC 9112 section 3.2.
 func findHost(_ *By, data []byte, _ bool) (string, int, Verdict) {
 	// A method has letters, digits and a few signs, RFC 9110 section 9.1, and here ends
@@ -87,7 +34,7 @@ func findHost(_ *By, data []byte, _ bool) (string, int, Verdict) {
 		return "", 0, None
 	}
 	b := &beginning{rest: data}
-	request, err := http.ReadRequest(bufio.NewReader(b))
+	host, err := readHost(textproto.NewReader(bufio.NewReader(b)))
 	switch {
 	case err != nil && b.beyond:
 		return "", 0, More
@@ -95,12 +42,54 @@ func findHost(_ *By, data []byte, _ bool) (string, int, Verdict) {
 		return "", 0, None
 	}
 	// Hostname is without the port, and an IPv6 address without its brackets.
-	name := plainName((&url.URL{Host: request.Host}).Hostname())
+	name := plainName((&url.URL{Host: host}).Hostname())
 	if name == "" {
 		return "", 0, None
 	}
 	return name, 0, Found
 }
+
+// readHost reads the head of a request as package net/http does, RFC 9112 sections 3 and 5,
+// and returns the host. It does not ask how the body ends, which is the program's business.
+// Tests hold this to net/http, which itself would cost each start of fdkit too much.
+func readHost(r *textproto.Reader) (host string, err error) {
+	line, err := r.ReadLine()
+	if err != nil {
+		return "", err
+	}
+	method, rest, _ := strings.Cut(line, " ")
+	target, version, _ := strings.Cut(rest, " ")
+	if method == "" || !isVersion(version) {
+		return "", errNoRequest
+	}
+	if method == "CONNECT" && !strings.HasPrefix(target, "/") {
+		target = "http://" + target // has only the authority
+	}
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		return "", err
+	}
+	header, err := r.ReadMIMEHeader()
+	switch hosts := header["Host"]; {
+	case err != nil:
+		return "", err
+	case len(hosts) > 1:
+		return "", errNoRequest
+	case u.Host != "": // section 3.2.2: the field is ignored
+		return u.Host, nil
+	}
+	return header.Get("Host"), nil
+}
+
+var errNoRequest = errors.New("no request of HTTP/1")
+
+// isVersion tells whether a text is an HTTP-version, RFC 9112 section 2.3.
+func isVersion(text string) bool {
+	digits, ok := strings.CutPrefix(text, "HTTP/")
+	return ok && len(digits) == len("1.1") && isDigit(digits[0]) && digits[1] == '.' && isDigit(digits[2])
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 func notOfMethod(c rune) bool {
 	letter := 'a' <= c|0x20 && c|0x20 <= 'z'

@@ -150,48 +150,51 @@ func TestNoSNI(t *testing.T) {
 	}
 }
 
-func TestHTTPHost(t *testing.T) {
-	const end = "\r\n\r\n"
-	for _, test := range []struct {
-		data, want string
-		took       int // 0: all
-	}{
-		{"GET / HTTP/1.1\r\nHost: www.Example.org" + end, "www.example.org", 0},
-		{"GET / HTTP/1.1\r\nAccept: */*\r\nhost:www.example.org:8080" + end, "www.example.org", 0},
-		{"GET / HTTP/1.1\nHost: www.example.org\n\n", "www.example.org", 0},
-		{"GET / HTTP/1.1\r\nHost: www.example.org." + end, "www.example.org", 0},
-		{"GET / HTTP/1.1\r\nHost: www.example.org.:80" + end, "www.example.org", 0},
-		{"GET / HTTP/1.0\r\nHost: a" + end, "a", 0},
-		{"GET / HTTP/1.1\r\nHost: [2001:DB8::1]:8080" + end, "2001:db8::1", 0},
-		{"GET / HTTP/1.1\r\nHost: [2001:db8::1]" + end, "2001:db8::1", 0},
-		{"GET / HTTP/1.1\r\nHost: 192.0.2.1:80" + end, "192.0.2.1", 0},
-		{"GET / HTTP/1.1\r\nHost: b\xc3\xbccher.example" + end, "bücher.example", 0},
-		{"GET / HTTP/1.1\r\nHost: a/../b" + end, "a/../b", 0}, // which Quote makes harmless
-		{"GET http://proxied.example:81/x HTTP/1.1\r\nHost: other" + end, "proxied.example", 0},
-		{"CONNECT tunnel.example:443 HTTP/1.1\r\nHost: other" + end, "tunnel.example", 0},
-		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000" + end + "body", "a", 53},
-		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked" + end, "a", 0},
-		{"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5" + end, "a", 0},
-		{"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c" + end, "a", 0},
-		{"GET / HTTP/1.1\r\nCookie: " + strings.Repeat("x", 9000) + "\r\nHost: a" + end, "a", 0},
-		{"M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900" + end, "239.255.255.250", 0},
+const endOfHead = "\r\n\r\n"
 
-		{"", "", -1},
-		{"GET / HTTP/1.1\r\nHost: a\r\n", "", -1},
-		{"GET / HTTP/1.1\r\nHost: a", "", -1},
-		{"GET / HTTP/1.0" + end, "", 0},
-		{"GET / HTTP/1.1\r\nHost:" + end, "", 0},
-		{"GET / HTTP/1.1\r\nHost: ." + end, "", 0},
-		{"GET / HTTP/1.1\r\nHost: :80" + end, "", 0},
-		{"GET / HTTP/1.1\r\nHost: a\r\nHost: b" + end, "", 0},
-		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "", 18},
-		{"GET /\r\n", "", 7},
-		{"\r\nGET / HTTP/1.1\r\nHost: a" + end, "", 1},
-		{"\x16\x03\x01\x02\x00", "", 1},
-		{"SSH-2.0-OpenSSH_10.0\r\n", "", 21},
-		{"(GET / HTTP/1.1\r\n", "", 1},
-		{"GET / HTTP/1.1\r\nA: " + strings.Repeat("x", 16384), "", 16384},
-	} {
+var hostTests = []struct {
+	data, want string
+	took       int // 0: all
+}{
+	{"GET / HTTP/1.1\r\nHost: www.Example.org" + endOfHead, "www.example.org", 0},
+	{"GET / HTTP/1.1\r\nAccept: */*\r\nhost:www.example.org:8080" + endOfHead, "www.example.org", 0},
+	{"GET / HTTP/1.1\nHost: www.example.org\n\n", "www.example.org", 0},
+	{"GET / HTTP/1.1\r\nHost: www.example.org." + endOfHead, "www.example.org", 0},
+	{"GET / HTTP/1.1\r\nHost: www.example.org.:80" + endOfHead, "www.example.org", 0},
+	{"GET / HTTP/1.0\r\nHost: a" + endOfHead, "a", 0},
+	{"GET / HTTP/1.1\r\nHost: [2001:DB8::1]:8080" + endOfHead, "2001:db8::1", 0},
+	{"GET / HTTP/1.1\r\nHost: [2001:db8::1]" + endOfHead, "2001:db8::1", 0},
+	{"GET / HTTP/1.1\r\nHost: 192.0.2.1:80" + endOfHead, "192.0.2.1", 0},
+	{"GET / HTTP/1.1\r\nHost: b\xc3\xbccher.example" + endOfHead, "bücher.example", 0},
+	{"GET / HTTP/1.1\r\nHost: a/../b" + endOfHead, "a/../b", 0}, // which Quote makes harmless
+	{"GET http://proxied.example:81/x HTTP/1.1\r\nHost: other" + endOfHead, "proxied.example", 0},
+	{"CONNECT tunnel.example:443 HTTP/1.1\r\nHost: other" + endOfHead, "tunnel.example", 0},
+	{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000" + endOfHead + "body", "a", 53},
+	{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked" + endOfHead, "a", 0},
+	{"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5" + endOfHead, "a", 0},
+	{"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c" + endOfHead, "a", 0},
+	{"GET / HTTP/1.1\r\nCookie: " + strings.Repeat("x", 9000) + "\r\nHost: a" + endOfHead, "a", 0},
+	{"M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900" + endOfHead, "239.255.255.250", 0},
+
+	{"", "", -1},
+	{"GET / HTTP/1.1\r\nHost: a\r\n", "", -1},
+	{"GET / HTTP/1.1\r\nHost: a", "", -1},
+	{"GET / HTTP/1.0" + endOfHead, "", 0},
+	{"GET / HTTP/1.1\r\nHost:" + endOfHead, "", 0},
+	{"GET / HTTP/1.1\r\nHost: ." + endOfHead, "", 0},
+	{"GET / HTTP/1.1\r\nHost: :80" + endOfHead, "", 0},
+	{"GET / HTTP/1.1\r\nHost: a\r\nHost: b" + endOfHead, "", 0},
+	{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "", 18},
+	{"GET /\r\n", "", 7},
+	{"\r\nGET / HTTP/1.1\r\nHost: a" + endOfHead, "", 1},
+	{"\x16\x03\x01\x02\x00", "", 1},
+	{"SSH-2.0-OpenSSH_10.0\r\n", "", 21},
+	{"(GET / HTTP/1.1\r\n", "", 1},
+	{"GET / HTTP/1.1\r\nA: " + strings.Repeat("x", 16384), "", 16384},
+}
+
+func TestHTTPHost(t *testing.T) {
+	for _, test := range hostTests {
 		want := answer{test.want, 0, Found}
 		if test.want == "" {
 			want.v = None
