@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
+	"fdkit/internal/thread"
 )
 
 // Connection is what a pool receives.
@@ -222,11 +222,11 @@ func (p *Pool) Running() int {
 
 // work receives connections and starts programs, one after the other.
 func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
-	runtime.LockOSThread() // as the spawner wants it
-	defer runtime.UnlockOSThread()
 	var c Connection
 	var env envBlock
+	var turn thread.Turn
 	for {
+		turn.Yield(time.Now())
 		p.takeSlot() // nothing is received without a free slot
 		if !p.ready() {
 			<-p.slots
