@@ -32,11 +32,14 @@ func (p *Pool) finish(pid int, e ending) {
 // reap waits for the programs until done is closed.
 func (p *Pool) reap(done chan struct{}) {
 	for {
-		// What has ended is left waiting, and is waited for under the lock: until then
-		// its number is nobody else's, so that Signal sends to no other process.
-		switch err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil); err {
+		err := error(nil)
+		if !p.linger() {
+			// What has ended is left waiting, and is waited for under the lock: until
+			// then its number is nobody else's, so that Signal sends to no other process.
+			err = unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		}
+		switch err {
 		case nil:
-			p.linger()
 			p.mu.Lock()
 			p.collect(0)
 			p.mu.Unlock()
@@ -53,18 +56,20 @@ func (p *Pool) reap(done chan struct{}) {
 
 // reapDelay is for how long the reaper leaves programs that have ended to the starts of
 // others.
-const reapDelay = 5 * time.Millisecond
+const reapDelay = 10 * time.Millisecond
 
 // linger waits for reapDelay, or until slots are wanted, if programs are started one after
-// the other: each start collects what has ended meanwhile, in a thread that is awake
-// anyway. To wake the reaper for each would cost more than to wait for it.
-func (p *Pool) linger() {
+// the other, and tells whether it has: each start collects what has ended meanwhile, in a
+// thread that is awake anyway. To wake the reaper for each would cost more, and to wait
+// in waitid(2) instead would take a processor from those that receive: keepProcessors in
+// package cmd.
+func (p *Pool) linger() bool {
 	p.mu.Lock()
 	// A connection that is held ends for its client only when its program is collected.
 	linger := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0
 	p.mu.Unlock()
 	if !linger {
-		return
+		return false
 	}
 	timer := time.NewTimer(reapDelay)
 	defer timer.Stop()
@@ -72,6 +77,7 @@ func (p *Pool) linger() {
 	case <-timer.C:
 	case <-p.wanted:
 	}
+	return true
 }
 
 // slot takes a slot if one is free. If none is, the reaper does not linger.
