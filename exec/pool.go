@@ -79,7 +79,7 @@ type Pool struct {
 	ending   chan struct{} // closed by the first Signal
 	stopping chan struct{} // closed by Stop
 	spawned  chan struct{} // tells the reaper that there is a child
-	wanted   chan struct{} // tells the reaper that a slot is waited for
+	wanted   chan struct{} // tells the reaper that the end of a program is waited for
 	begun    time.Time     // when a program was started last
 	previous time.Time     // and when the one before
 	slots    chan struct{} // holds a token for each slot in use
@@ -217,6 +217,9 @@ func (p *Pool) Signal(sig syscall.Signal) {
 func (p *Pool) Running() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.running) > 0 {
+		p.collect(0) // the reaper may linger
+	}
 	return len(p.running)
 }
 

@@ -58,7 +58,7 @@ func (p *Pool) reap(done chan struct{}) {
 // others.
 const reapDelay = 10 * time.Millisecond
 
-// linger waits for reapDelay, or until slots are wanted, if programs are started one after
+// linger waits for reapDelay, or until ends are wanted, if programs are started one after
 // the other, and tells whether it has: each start collects what has ended meanwhile, in a
 // thread that is awake anyway. To wake the reaper for each would cost more, and to wait
 // in waitid(2) instead would take a processor from those that receive: keepProcessors in
@@ -66,7 +66,7 @@ const reapDelay = 10 * time.Millisecond
 func (p *Pool) linger() bool {
 	p.mu.Lock()
 	// A connection that is held ends for its client only when its program is collected.
-	linger := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0
+	linger := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0 && !p.Times.traffic()
 	p.mu.Unlock()
 	if !linger {
 		return false
@@ -78,6 +78,14 @@ func (p *Pool) linger() bool {
 	case <-p.wanted:
 	}
 	return true
+}
+
+// want keeps the reaper from lingering.
+func (p *Pool) want() {
+	select {
+	case p.wanted <- struct{}{}:
+	default:
+	}
 }
 
 // slot takes a slot if one is free. If none is, the reaper does not linger.
@@ -95,10 +103,7 @@ func (p *Pool) slot() bool {
 		p.collect(0)
 		p.mu.Unlock()
 	}
-	select {
-	case p.wanted <- struct{}{}:
-	default:
-	}
+	p.want()
 	return false
 }
 
