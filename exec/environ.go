@@ -60,8 +60,9 @@ func (e *Environ) For(fd int, payload []byte) []string {
 
 // envBlock is an environment as execve(2) takes it.
 type envBlock struct {
-	entries []*byte // each NAME=VALUE and NUL; then nil
-	asked   []byte  // what the socket said
+	entries []*byte  // each NAME=VALUE and NUL; then nil
+	names   [][]byte // of those that came with the connection
+	asked   []byte   // what the socket said
 }
 
 // fill makes b the environment for a connection, without a copy: its entries
@@ -75,13 +76,14 @@ func (e *Environ) fill(b *envBlock, fd int, payload []byte) {
 		}
 		payload = b.asked
 	}
-	own := len(b.entries)
+	b.names = b.names[:0]
 	for entry := range scm.Entries(payload) {
-		name := string(entry[:bytes.IndexByte(entry, '=')])
+		bare := entry[:bytes.IndexByte(entry, '=')]
+		name := string(bare)
 		// FDKIT is the version of the payload, of no use to a program. Of two with
 		// the same name the first counts.
-		if name != "FDKIT" && e.fromMessage(name) && !e.inDialect(name) && !hasName(b.entries[own:], name) {
-			b.entries = append(b.entries, &entry[0])
+		if name != "FDKIT" && e.fromMessage(name) && !e.inDialect(name) && !b.has(bare) {
+			b.entries, b.names = append(b.entries, &entry[0]), append(b.names, bare)
 		}
 	}
 	if e.dialect != nil {
@@ -90,10 +92,8 @@ func (e *Environ) fill(b *envBlock, fd int, payload []byte) {
 	b.entries = append(b.entries, nil)
 }
 
-func hasName(entries []*byte, name string) bool {
-	return slices.ContainsFunc(entries, func(entry *byte) bool {
-		return strings.HasPrefix(unix.BytePtrToString(entry), name+"=")
-	})
+func (b *envBlock) has(name []byte) bool {
+	return slices.ContainsFunc(b.names, func(known []byte) bool { return bytes.Equal(known, name) })
 }
 
 func (b *envBlock) strings() (all []string) {
@@ -105,10 +105,7 @@ func (b *envBlock) strings() (all []string) {
 
 // fromMessage tells whether a variable may come with a message.
 func (e *Environ) fromMessage(name string) bool {
-	if dangerous(name) {
-		return false
-	}
-	return DescribesConnection(name) || slices.ContainsFunc(e.accept, func(accepted string) bool {
+	return DescribesConnection(name) || !dangerous(name) && slices.ContainsFunc(e.accept, func(accepted string) bool {
 		prefix, any := strings.CutSuffix(accepted, "*")
 		return name == prefix || any && strings.HasPrefix(name, prefix)
 	})

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"fdkit/internal/hint"
 	"fdkit/internal/interrupt"
+	"fdkit/internal/thread"
 )
 
 // Connection is what a pool receives.
@@ -79,7 +79,7 @@ type Pool struct {
 	ending   chan struct{} // closed by the first Signal
 	stopping chan struct{} // closed by Stop
 	spawned  chan struct{} // tells the reaper that there is a child
-	wanted   chan struct{} // tells the reaper that a slot is waited for
+	wanted   chan struct{} // tells the reaper that the end of a program is waited for
 	begun    time.Time     // when a program was started last
 	previous time.Time     // and when the one before
 	slots    chan struct{} // holds a token for each slot in use
@@ -217,16 +217,19 @@ func (p *Pool) Signal(sig syscall.Signal) {
 func (p *Pool) Running() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.running) > 0 {
+		p.collect(0) // the reaper may linger
+	}
 	return len(p.running)
 }
 
 // work receives connections and starts programs, one after the other.
 func (p *Pool) work(spawner *spawner, receive func(*Connection) error) error {
-	runtime.LockOSThread() // as the spawner wants it
-	defer runtime.UnlockOSThread()
 	var c Connection
 	var env envBlock
+	var turn thread.Turn
 	for {
+		turn.Yield(time.Now())
 		p.takeSlot() // nothing is received without a free slot
 		if !p.ready() {
 			<-p.slots

@@ -32,11 +32,14 @@ func (p *Pool) finish(pid int, e ending) {
 // reap waits for the programs until done is closed.
 func (p *Pool) reap(done chan struct{}) {
 	for {
-		// What has ended is left waiting, and is waited for under the lock: until then
-		// its number is nobody else's, so that Signal sends to no other process.
-		switch err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil); err {
+		err := error(nil)
+		if !p.linger() {
+			// What has ended is left waiting, and is waited for under the lock: until
+			// then its number is nobody else's, so that Signal sends to no other process.
+			err = unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		}
+		switch err {
 		case nil:
-			p.linger()
 			p.mu.Lock()
 			p.collect(0)
 			p.mu.Unlock()
@@ -53,24 +56,35 @@ func (p *Pool) reap(done chan struct{}) {
 
 // reapDelay is for how long the reaper leaves programs that have ended to the starts of
 // others.
-const reapDelay = 5 * time.Millisecond
+const reapDelay = 10 * time.Millisecond
 
-// linger waits for reapDelay, or until slots are wanted, if programs are started one after
-// the other: each start collects what has ended meanwhile, in a thread that is awake
-// anyway. To wake the reaper for each would cost more than to wait for it.
-func (p *Pool) linger() {
+// linger waits for reapDelay, or until ends are wanted, if programs are started one after
+// the other, and tells whether it has: each start collects what has ended meanwhile, in a
+// thread that is awake anyway. To wake the reaper for each would cost more, and to wait
+// in waitid(2) instead would take a processor from those that receive: keepProcessors in
+// package cmd.
+func (p *Pool) linger() bool {
 	p.mu.Lock()
 	// A connection that is held ends for its client only when its program is collected.
-	linger := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0
+	linger := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0 && !p.Times.traffic()
 	p.mu.Unlock()
 	if !linger {
-		return
+		return false
 	}
 	timer := time.NewTimer(reapDelay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-p.wanted:
+	}
+	return true
+}
+
+// want keeps the reaper from lingering.
+func (p *Pool) want() {
+	select {
+	case p.wanted <- struct{}{}:
+	default:
 	}
 }
 
@@ -89,10 +103,7 @@ func (p *Pool) slot() bool {
 		p.collect(0)
 		p.mu.Unlock()
 	}
-	select {
-	case p.wanted <- struct{}{}:
-	default:
-	}
+	p.want()
 	return false
 }
 

@@ -5,8 +5,11 @@ package exec
 import (
 	osexec "os/exec"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fdkit/internal/fdtest"
 )
 
 // A program that has ended takes up neither a slot nor a place of its source, also
@@ -29,21 +32,78 @@ func TestEndedTakesUpNothing(t *testing.T) {
 			if test.room(p) {
 				t.Fatal("there is room beside the program that runs, want none")
 			}
-			c := osexec.Command("true")
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			p.running[c.Process.Pid] = &Run{PID: c.Process.Pid, watch: &watch{source: client, fd: -1}}
-			if err := unix.Waitid(unix.P_PID, c.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
-				t.Fatalf("waitid: %v", err)
-			}
+			end(t, p, &watch{source: client, fd: -1})
 			if !test.room(p) {
 				t.Error("there is no room after the program has ended, want some")
 			}
 			if len(p.running) != 0 {
 				t.Errorf("the pool has %d programs running, want 0", len(p.running))
 			}
-			_ = c.Process.Release()
 		})
 	}
+}
+
+// Nor is it taken for one that runs.
+func TestEndedIsSeen(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		look func(p *Pool, run *Run)
+	}{
+		{"Running", func(p *Pool, _ *Run) { p.Running() }},
+		{"check", (*Pool).check},
+		{"survived", (*Pool).survived},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := &Pool{
+				Program: &Program{Args: []string{"true"}}, Times: TimeLimits{Run: time.Nanosecond},
+				running: map[int]*Run{}, slots: make(chan struct{}, 1),
+			}
+			p.slots <- struct{}{}
+			run := end(t, p, &watch{fd: -1})
+			test.look(p, run)
+			if len(p.running) != 0 || run.Limit != "" {
+				t.Errorf("the pool has %d programs running, limit %q; want 0, none", len(p.running), run.Limit)
+			}
+		})
+	}
+}
+
+// end runs a program to its end for p, which does not know of that.
+func end(t *testing.T, p *Pool, w *watch) *Run {
+	c := osexec.Command("true")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := c.Process.Pid
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatalf("waitid: %v", err)
+	}
+	_ = c.Process.Release() // p waits for it
+	p.running[pid] = &Run{PID: pid, watch: w}
+	return p.running[pid]
+}
+
+// A connection that is held ends for its client when its program is collected.
+func TestLinger(t *testing.T) {
+	begun := func(p *Pool) *Pool {
+		p.slots, p.wanted, p.spare = make(chan struct{}, 2), make(chan struct{}, 1), 2
+		p.previous = time.Now().Add(time.Hour) // a program was started a moment ago
+		return p
+	}
+	if !begun(&Pool{}).linger() {
+		t.Error("the reaper does not linger while programs are started one after the other")
+	}
+	if begun(&Pool{Times: TimeLimits{Idle: time.Hour}}).linger() {
+		t.Error("the reaper lingers while connections are held for their limits")
+	}
+	p := begun(&Pool{failing: failing{suspects: maxSuspects}})
+	_, server := fdtest.TCPPair(t)
+	w := p.watchFor(server.FD, source{})
+	if len(p.wanted) != 1 {
+		t.Error("a reaper that lingers already is not told that a connection is held")
+	}
+	if p.linger() {
+		t.Error("the reaper lingers while a connection is held")
+	}
+	p.abandon(w)
 }

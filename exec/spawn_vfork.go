@@ -47,8 +47,7 @@ var vforkArgs = cloneArgs{
 // of a seccomp filter.
 var noVfork atomic.Bool
 
-// spawner starts programs, always the same one. It is for one goroutine at a time,
-// which is locked to its thread.
+// spawner starts programs, always the same one. It is for one goroutine at a time.
 //
 // os/exec and syscall.ForkExec would set each signal with a system call of its own
 // and learn of errors through a pipe. Here a start is clone3, three or four system

@@ -55,6 +55,7 @@ func (p *Pool) watchFor(fd int, from source) *watch {
 	if w.tcp || suspicious {
 		w.fd = fd
 		p.held++
+		p.want()
 		w.begin()
 	}
 	return w
@@ -146,6 +147,7 @@ func (p *Pool) observe(run *Run) {
 func (p *Pool) check(run *Run) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.collect(0) // the reaper may linger
 	w := run.watch
 	switch {
 	case p.running[run.PID] != run:

@@ -4,10 +4,12 @@ package listen
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/scm"
+	"fdkit/internal/thread"
 )
 
 // Sink is where Serve sends connections; *fdsend.Sender is one.
@@ -39,7 +41,9 @@ func (a *Acceptor) Serve(sink Sink) error {
 	var c Conn
 	payload := make([]byte, 0, scm.MaxPayload)
 	fds := make([]int, 1) // made once, as Send lets it escape
+	var turn thread.Turn
 	for {
+		turn.Yield(time.Now())
 		if err := a.next(&c, sink.FD()); err != nil {
 			return err
 		}
