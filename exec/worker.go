@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -178,7 +179,9 @@ func (w *Workers) spawn(p *place) (*Worker, error) {
 	}
 	r.Begin = time.Now()
 	r.last = r.Begin
+	runtime.LockOSThread() // as the spawner wants it
 	pid, err := w.spawner.spawnAt(at, []int{w.QueueFD}, &block)
+	runtime.UnlockOSThread()
 	select {
 	case w.spawned <- struct{}{}: // also of a child that failed before execve
 	default:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/interrupt"
+	"fdkit/internal/thread"
 )
 
 // Workers keeps resident programs running and hands connections to them, each as a
@@ -123,8 +123,6 @@ func (p parcel) close() {
 // Run runs the workers until the queue ends or Stop is called, and waits for them to
 // end.
 func (w *Workers) Run() (failure error) {
-	runtime.LockOSThread() // as the spawner wants it
-	defer runtime.UnlockOSThread()
 	defer close(w.finished())
 	if err := CloseOnExec(3); err != nil {
 		return err
@@ -148,15 +146,18 @@ func (w *Workers) Run() (failure error) {
 	for _, p := range w.places {
 		w.start(p)
 	}
+	var turns thread.Turns
 	for {
+		now := time.Now()
 		w.obey()
-		w.look(time.Now())
+		w.look(now)
 		if err := w.handOut(); err != nil {
 			w.ended, failure = true, err
 		}
 		if w.over() { // behind handOut, which may have seen the end: nothing else tells of it
 			return failure
 		}
+		turns.Yield(now)
 		if err := w.wait(); err != nil {
 			return err
 		}

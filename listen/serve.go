@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/scm"
+	"fdkit/internal/thread"
 )
 
 // Sink is where Serve sends connections; *fdsend.Sender is one.
@@ -39,6 +40,7 @@ func (a *Acceptor) Serve(sink Sink) error {
 	var c Conn
 	payload := make([]byte, 0, scm.MaxPayload)
 	fds := make([]int, 1) // made once, as Send lets it escape
+	var turns thread.Turns
 	for {
 		if err := a.next(&c, sink.FD()); err != nil {
 			return err
@@ -47,6 +49,7 @@ func (a *Acceptor) Serve(sink Sink) error {
 		fds[0] = c.FD
 		err := sink.Send(payload, fds...)
 		_ = unix.Close(c.FD)
+		turns.Yield(c.Accepted)
 		if err != nil {
 			return &SendError{c.Remote(), err}
 		}
