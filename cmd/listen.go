@@ -41,6 +41,7 @@ func listenCommand() *cli.Command {
 }
 
 func runListen(c *cli.Context) error {
+	keepProcessors(1) // the thread that accepts and sends
 	if c.NArg() == 0 {
 		return usageHint("fdkit listen :8080 listens on port 8080 of all addresses", "an address is missing")
 	}

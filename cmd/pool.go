@@ -64,7 +64,7 @@ func poolOptionsOf(c *cli.Context) (o poolOptions, err error) {
 }
 
 func runPool(c *cli.Context) error {
-	keepProcessors()
+	keepProcessors(poolBlockers)
 	o, err := poolOptionsOf(c)
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ func serveCommand() *cli.Command {
 }
 
 func runServe(c *cli.Context) error {
-	keepProcessors()
+	keepProcessors(poolBlockers)
 	addresses, program, err := splitAddresses(c.Args().Slice())
 	if err != nil {
 		return err

@@ -33,6 +33,9 @@ func (w *Workers) room() bool {
 // held returns how many connections are received and in no worker's queue.
 func (w *Workers) held() (n int) {
 	n = len(w.back)
+	if !w.chosen() {
+		return n
+	}
 	for _, p := range w.places {
 		n += len(p.waiting)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/interrupt"
+	"fdkit/internal/thread"
 )
 
 // Workers keeps resident programs running and hands connections to them, each as a
@@ -81,6 +81,7 @@ type Workers struct {
 	lease    uint64
 	due      time.Time // when something is to be looked at; zero: never
 	short    time.Time // since when only slow workers can have a connection; zero: others can
+	untried  bool      // there may be a connection in Queue
 	spawned  chan struct{}
 	stopping bool       // nothing is received any more
 	hasty    bool       // and no worker is started any more
@@ -123,8 +124,6 @@ func (p parcel) close() {
 // Run runs the workers until the queue ends or Stop is called, and waits for them to
 // end.
 func (w *Workers) Run() (failure error) {
-	runtime.LockOSThread() // as the spawner wants it
-	defer runtime.UnlockOSThread()
 	defer close(w.finished())
 	if err := CloseOnExec(3); err != nil {
 		return err
@@ -148,15 +147,18 @@ func (w *Workers) Run() (failure error) {
 	for _, p := range w.places {
 		w.start(p)
 	}
+	var turn thread.Turn
 	for {
+		now := time.Now()
 		w.obey()
-		w.look(time.Now())
+		w.look(now)
 		if err := w.handOut(); err != nil {
 			w.ended, failure = true, err
 		}
 		if w.over() { // behind handOut, which may have seen the end: nothing else tells of it
 			return failure
 		}
+		turn.Yield(now)
 		if err := w.wait(); err != nil {
 			return err
 		}
@@ -231,9 +233,19 @@ func (w *Workers) handOut() error {
 			}
 			w.back = w.back[1:]
 		}
-		if w.stopping || w.ended || !w.room() {
+		if w.stopping || w.ended {
 			return nil
 		}
+		switch {
+		case !w.room():
+			w.untried = true // Queue is not polled meanwhile
+			return nil
+		case !w.untried:
+			return nil
+		}
+		// Most come alone, and then recvmsg(2) would find no further one: poll(2) that
+		// waits for it tells as well.
+		w.untried = false
 		c := &w.came // Receive lets it escape
 		*c = Connection{}
 		came, err := w.Receive(c)
@@ -290,8 +302,10 @@ func (w *Workers) wait() error {
 	if _, err := unix.Poll(watched, timeout); err != nil && err != unix.EINTR {
 		return os.NewSyscallError("poll", err)
 	}
-	if last := watched[len(watched)-1]; w.Share && int(last.Fd) == w.Queue && last.Revents&unix.POLLHUP != 0 {
-		w.ended = true // the workers see it themselves
+	if last := watched[len(watched)-1]; int(last.Fd) == w.Queue && last.Revents != 0 {
+		if w.untried = true; w.Share && last.Revents&unix.POLLHUP != 0 {
+			w.ended = true // the workers see it themselves
+		}
 	}
 	if !w.Share {
 		if err := w.events(w.receipts, w.settle); err != nil {
