@@ -159,7 +159,7 @@ func (p *Pool) cannotStart(err error) {
 func (p *Pool) survived(run *Run) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.collect(0) // the reaper may linger
+	p.collect() // the reaper may linger
 	if p.running[run.PID] == run {
 		p.fail(good, run.Begin, nil)
 	}

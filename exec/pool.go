@@ -218,7 +218,7 @@ func (p *Pool) Running() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.running) > 0 {
-		p.collect(0) // the reaper may linger
+		p.collect() // the reaper may linger
 	}
 	return len(p.running)
 }
@@ -343,6 +343,8 @@ func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 	begin := time.Now()
 	pid, err := spawner.spawn(fd, env)
 	p.mu.Lock()
+	for len(p.running) > 0 && p.collectOne() { // first what has ended before
+	}
 	p.starting--
 	defer func() {
 		if p.starting == 0 {
@@ -371,6 +373,5 @@ func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 		delete(p.early, pid)
 		p.finish(pid, e)
 	}
-	p.collect(1) // this one will hardly have ended
 	return nil
 }

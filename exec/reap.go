@@ -41,7 +41,7 @@ func (p *Pool) reap(done chan struct{}) {
 		switch err {
 		case nil:
 			p.mu.Lock()
-			p.collect(0)
+			p.collect()
 			p.mu.Unlock()
 		case unix.EINTR:
 		default: // ECHILD: wait until there is a child
@@ -100,24 +100,29 @@ func (p *Pool) slot() bool {
 			break
 		}
 		p.mu.Lock()
-		p.collect(0)
+		p.collect()
 		p.mu.Unlock()
 	}
 	p.want()
 	return false
 }
 
-// collect waits for programs that have ended, while more than so many run. The lock is
-// held.
-func (p *Pool) collect(rest int) {
-	for len(p.running) > rest || rest == 0 {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
-		if pid <= 0 || err != nil {
-			return
-		}
-		p.finish(pid, ending{status, time.Now()})
+// collect waits for the programs that have ended. The lock is held.
+func (p *Pool) collect() {
+	for p.collectOne() {
 	}
+}
+
+// collectOne waits for one program if one has ended, and tells whether it has. The lock is
+// held.
+func (p *Pool) collectOne() bool {
+	var status syscall.WaitStatus
+	pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+	if pid <= 0 || err != nil {
+		return false
+	}
+	p.finish(pid, ending{status, time.Now()})
+	return true
 }
 
 // quietChildren sets SIGCHLD to its default for this process, and returns what undoes

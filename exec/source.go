@@ -89,7 +89,7 @@ func (p *Pool) enter(s source) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sources[s] >= p.PerSource.N {
-		p.collect(0) // the reaper may linger
+		p.collect() // the reaper may linger
 	}
 	if p.sources[s] >= p.PerSource.N {
 		return false

@@ -147,7 +147,7 @@ func (p *Pool) observe(run *Run) {
 func (p *Pool) check(run *Run) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.collect(0) // the reaper may linger
+	p.collect() // the reaper may linger
 	w := run.watch
 	switch {
 	case p.running[run.PID] != run:
