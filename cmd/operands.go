@@ -74,7 +74,8 @@ func looksMistyped(operand string) bool {
 // hostAndPort returns how the first two operands are written if they are HOST PORT, as
 // tcpserver(1) and tcpsvd(8) have it, where the host 0 is all addresses.
 func hostAndPort(operands []string) (right string, ok bool) {
-	if len(operands) < 2 || looksLikeAddress(operands[0]) || operands[0] == "" || operands[1] == "" || strings.Trim(operands[1], "0123456789") != "" {
+	if len(operands) < 2 || looksLikeAddress(operands[0]) || operands[0] == "" || strings.ContainsRune(operands[0], '/') || strings.HasSuffix(operands[0], ".sock") ||
+		operands[1] == "" || strings.Trim(operands[1], "0123456789") != "" {
 		return "", false
 	}
 	host, port := operands[0], operands[1]

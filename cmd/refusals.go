@@ -27,6 +27,14 @@ type refusals struct {
 	timer  *time.Timer    // until the next one; nil: it may come at once
 }
 
+// severity is that of a line: what is lost is an error, a refusal is none.
+func (r *refusals) severity(refusal slog.Level) slog.Level {
+	if r.verb != "" {
+		return isError
+	}
+	return refusal
+}
+
 // add enters a connection; the template is that of a line about it, and describe
 // returns its fields.
 func (r *refusals) add(reason, template string, describe func() []slog.Attr) {
@@ -34,13 +42,13 @@ func (r *refusals) add(reason, template string, describe func() []slog.Attr) {
 		r.log.event(severity, cmp.Or(r.verb, "refused"), template, append(describe(), slog.String("reason", reason))...)
 	}
 	if r.log.enabled(isInfo) {
-		say(isInfo)
+		say(r.severity(isInfo))
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.timer == nil {
-		say(isNotice)
+		say(r.severity(isNotice))
 		r.counts = map[string]int{}
 		r.timer = time.AfterFunc(refusalPause, r.summarize)
 		return
@@ -72,7 +80,7 @@ func (r *refusals) say() bool {
 	switch {
 	case total == 0:
 	case r.verb != "":
-		r.log.event(isNotice, r.verb, r.verb+" "+count(total, "more time", "more times")+": {reasons}",
+		r.log.event(r.severity(isNotice), r.verb, r.verb+" "+count(total, "more time", "more times")+": {reasons}",
 			slog.Int("times", total), slog.String("reasons", strings.Join(reasons, ", ")))
 	default:
 		r.log.event(isNotice, "refused", "refused "+count(total, "more connection", "more connections")+": {reasons}",

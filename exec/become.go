@@ -52,8 +52,9 @@ func (p *Program) Become(fd int, places []int, env []string) error {
 // Of the other descriptors the program gets 0, 1 and 2 as they are and no more. Its
 // signal dispositions are the defaults and its mask is empty.
 //
-// The descriptors stay the caller's if BecomeWith fails, but then the calling
-// goroutine may be locked to its thread, which has a descriptor table of its own.
+// The descriptors stay the caller's if BecomeWith fails. But then those from 3 on are
+// close-on-exec, or the calling goroutine is locked to its thread, which has a descriptor
+// table of its own.
 func (p *Program) BecomeWith(places []Place, env []string) error {
 	collect := func() {}
 	if highest(places) <= 2 && alone() {
@@ -87,13 +88,14 @@ func (p *Program) BecomeWith(places []Place, env []string) error {
 	return notRunnable(p.Args[0], err)
 }
 
-// alone tells whether there is no other goroutine, and no thread whose signal mask is not
-// empty. Then a process can become a program without the thread that the Go runtime starts
-// where a goroutine is locked to one, which takes a tenth of the time until exec. The
-// runtime's own goroutines do not count: they use no descriptor below 3.
+// alone tells whether there is no other goroutine, and this thread's signal mask is empty,
+// as are those of the others then, unless somebody has changed them. Then a process can
+// become a program without the thread that the Go runtime starts where a goroutine is
+// locked to one, which takes a tenth of the time until exec. The runtime's own goroutines
+// do not count: they use no descriptor below 3.
 func alone() bool {
 	var mask unix.Sigset_t
-	err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &mask) // of this thread; others inherit it
+	err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &mask)
 	return err == nil && mask == (unix.Sigset_t{}) && runtime.NumGoroutine() == 1
 }
 

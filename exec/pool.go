@@ -81,7 +81,7 @@ type Pool struct {
 	spawned  chan struct{} // tells the reaper that there is a child
 	wanted   chan struct{} // tells the reaper that the end of a program is waited for
 	begun    time.Time     // when a program was started last
-	previous time.Time     // and when the one before
+	previous time.Time     // and when the one before: linger goes by it
 	slots    chan struct{} // holds a token for each slot in use
 }
 
@@ -102,7 +102,7 @@ type Run struct {
 	Limit   string // that ends it, such as LimitIdle; "": none
 	// For Ended:
 	Status syscall.WaitStatus
-	Took   time.Duration
+	Took   time.Duration // until its end was seen, under load some 10 ms after it
 	// Note is for Started to set and for Limited and Ended to read.
 	Note any
 

@@ -32,8 +32,14 @@ func (p *Pool) finish(pid int, e ending) {
 // reap waits for the programs until done is closed.
 func (p *Pool) reap(done chan struct{}) {
 	for {
+		lingered := p.linger(done)
+		select {
+		case <-done: // what ends now is not the pool's
+			return
+		default:
+		}
 		err := error(nil)
-		if !p.linger() {
+		if !lingered {
 			// What has ended is left waiting, and is waited for under the lock: until
 			// then its number is nobody else's, so that Signal sends to no other process.
 			err = unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -63,7 +69,7 @@ const reapDelay = 10 * time.Millisecond
 // thread that is awake anyway. To wake the reaper for each would cost more, and to wait
 // in waitid(2) instead would take a processor from those that receive: keepProcessors in
 // package cmd.
-func (p *Pool) linger() bool {
+func (p *Pool) linger(done chan struct{}) bool {
 	p.mu.Lock()
 	// A connection that is held ends for its client only when its program is collected.
 	linger := time.Since(p.previous) < reapDelay && len(p.slots) < cap(p.slots) && p.held == 0 && !p.Times.traffic()
@@ -76,6 +82,8 @@ func (p *Pool) linger() bool {
 	select {
 	case <-timer.C:
 	case <-p.wanted:
+	case <-done:
+		return false
 	}
 	return true
 }

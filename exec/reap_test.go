@@ -83,17 +83,19 @@ func end(t *testing.T, p *Pool, w *watch) *Run {
 	return p.running[pid]
 }
 
-// A connection that is held ends for its client when its program is collected.
+// A connection that is held ends for its client when its program is collected. Behind the
+// end of the pool there is nothing to collect.
 func TestLinger(t *testing.T) {
+	done := make(chan struct{})
 	begun := func(p *Pool) *Pool {
 		p.slots, p.wanted, p.spare = make(chan struct{}, 2), make(chan struct{}, 1), 2
 		p.previous = time.Now().Add(time.Hour) // a program was started a moment ago
 		return p
 	}
-	if !begun(&Pool{}).linger() {
+	if !begun(&Pool{}).linger(done) {
 		t.Error("the reaper does not linger while programs are started one after the other")
 	}
-	if begun(&Pool{Times: TimeLimits{Idle: time.Hour}}).linger() {
+	if begun(&Pool{Times: TimeLimits{Idle: time.Hour}}).linger(done) {
 		t.Error("the reaper lingers while connections are held for their limits")
 	}
 	p := begun(&Pool{failing: failing{suspects: maxSuspects}})
@@ -102,8 +104,19 @@ func TestLinger(t *testing.T) {
 	if len(p.wanted) != 1 {
 		t.Error("a reaper that lingers already is not told that a connection is held")
 	}
-	if p.linger() {
+	if p.linger(done) {
 		t.Error("the reaper lingers while a connection is held")
 	}
 	p.abandon(w)
+	close(done)
+	p = begun(&Pool{})
+	p.running = map[int]*Run{}
+	end(t, p, &watch{fd: -1})
+	p.reap(done)
+	if len(p.running) != 1 {
+		t.Error("the reaper has waited for a program behind the end of the pool")
+	}
+	for pid := range p.running {
+		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}
 }

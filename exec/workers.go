@@ -281,12 +281,10 @@ func (p parcel) keep() parcel {
 // no such thing as long as another one is free: it would cost two wake-ups for each
 // connection instead of one.
 func (w *Workers) wait() error {
-	if !w.Share { // here and not behind poll: a connection does not wait for it
+	taken := len(w.back) > 0 // and no worker could have it: receipts are waited for
+	if !w.Share && !taken {  // here, as the next connection would wait for it
 		if err := w.events(w.receipts, w.settle); err != nil {
 			return err
-		}
-		if len(w.back) > 0 && w.room() {
-			return nil
 		}
 	}
 	var fds [3]unix.PollFd
@@ -313,6 +311,11 @@ func (w *Workers) wait() error {
 	if last := watched[len(watched)-1]; int(last.Fd) == w.Queue && last.Revents != 0 {
 		if w.untried = true; w.Share && last.Revents&unix.POLLHUP != 0 {
 			w.ended = true // the workers see it themselves
+		}
+	}
+	if taken {
+		if err := w.events(w.receipts, w.settle); err != nil {
+			return err
 		}
 	}
 	if watched[0].Revents == 0 {

@@ -562,6 +562,18 @@ func TestFullWorker(t *testing.T) {
 		t.Errorf("the worker has %d descriptors open, %v; want some of 40 left", info.Size(), err)
 	}
 	fdtest.Eventually(t, "that is said", w.see(func() bool { return len(w.troubles) > 0 }))
+	for range 3 { // also while a connection waits that no worker can have
+		asked := make(chan int)
+		go func() { asked <- len(w.Status()) }()
+		select {
+		case n := <-asked:
+			if n != 1 {
+				t.Errorf("Status() tells of %d workers, want 1", n)
+			}
+		case <-time.After(fdtest.Limit):
+			t.Fatal("Status() does not return while the worker is full")
+		}
+	}
 	w.wantTroubles(t, "has come near its limit of open files")
 }
 

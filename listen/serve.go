@@ -31,12 +31,6 @@ func (e *SendError) Error() string {
 
 func (e *SendError) Unwrap() error { return e.Err }
 
-// atOnce is how many connections are accepted and sent when the sink has been found to
-// have room. A queue has it while no more than a quarter is taken, unix_writable() in
-// net/unix/af_unix.c, and takes three more quarters: so no Send has to wait, and whoever
-// serves many clients is not woken for each one.
-const atOnce = 3
-
 // Serve accepts connections and sends each to the sink, until Stop, which makes
 // it return ErrStopped, or until the sink fails, which it returns as a *SendError.
 //
@@ -47,12 +41,8 @@ func (a *Acceptor) Serve(sink Sink) error {
 	payload := make([]byte, 0, scm.MaxPayload)
 	fds := make([]int, 1) // made once, as Send lets it escape
 	var turn thread.Turn
-	for n := 0; ; n++ {
-		room := noSink
-		if n%atOnce == 0 || a.policy.Busy != nil {
-			room = sink.FD()
-		}
-		if err := a.next(&c, room); err != nil {
+	for {
+		if err := a.next(&c, sink.FD()); err != nil {
 			return err
 		}
 		payload = c.AppendPayload(payload[:0])

@@ -47,7 +47,8 @@ func firstHandshake(data []byte) (message cryptobyte.String, n int, v Verdict) {
 			return nil, n + recordHeader, More
 		}
 		size := int(rest[3])<<8 + int(rest[4])
-		// The version of a record has no meaning, but is 3.x in all that there are.
+		// The version of a record has no meaning, but is 3.x in all that there are; crypto/tls
+		// takes that and more.
 		if rest[0] != handshake || rest[1] > 15 || size == 0 || size > maxRecord {
 			return nil, 0, None
 		}
