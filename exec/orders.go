@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"fdkit/internal/interrupt"
 )
 
 // What other goroutines ask of Workers and order is done by that of Run, so that
@@ -127,11 +129,10 @@ func (w *Workers) report() {
 	w.mu.Unlock()
 }
 
-// reap tells Run's goroutine of the children that have ended, until that has returned.
-func (w *Workers) reap() {
-	done := w.finished()
+// reap tells Run's goroutine of the children that have ended, until quit is closed.
+func (w *Workers) reap(quit chan struct{}) {
 	for {
-		switch err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil); err {
+		switch err := awaitChild(&w.reaping); err {
 		case nil:
 			collected := make(chan struct{})
 			w.order(func() {
@@ -140,14 +141,16 @@ func (w *Workers) reap() {
 			})
 			select {
 			case <-collected:
-			case <-done:
+			case <-quit:
 				return
 			}
+		case interrupt.ErrStopped:
+			return
 		case unix.EINTR:
 		default: // ECHILD: wait until there is a child
 			select {
 			case <-w.spawned:
-			case <-done:
+			case <-quit:
 				return
 			}
 		}

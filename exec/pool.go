@@ -77,7 +77,10 @@ type Pool struct {
 	held     int           // connections held
 	spare    int           // of which so many may be held
 	ending   chan struct{} // closed by the first Signal
+	signals  int           // how often Signal was called
+	signal   syscall.Signal
 	stopping chan struct{} // closed by Stop
+	reaping  interrupt.Calls
 	spawned  chan struct{} // tells the reaper that there is a child
 	wanted   chan struct{} // tells the reaper that the end of a program is waited for
 	begun    time.Time     // when a program was started last
@@ -136,7 +139,8 @@ func (p *Pool) Run() error {
 	}
 	defer quietChildren()()
 	done := make(chan struct{})
-	go p.reap(done)
+	var reaper sync.WaitGroup
+	reaper.Go(func() { p.reap(done) })
 	if p.Ready != nil {
 		p.Ready()
 	}
@@ -157,6 +161,8 @@ func (p *Pool) Run() error {
 		}
 	}
 	close(done)
+	p.reaping.Stop()
+	reaper.Wait() // children that are made from here on are somebody else's
 	return failure
 }
 
@@ -208,6 +214,8 @@ func (p *Pool) Signal(sig syscall.Signal) {
 	defer p.mu.Unlock()
 	p.prepare()
 	p.endOnce.Do(func() { close(p.ending) })
+	p.signals++
+	p.signal = sig
 	for pid := range p.running {
 		_ = unix.Kill(-pid, sig)
 	}
@@ -339,12 +347,12 @@ func (p *Pool) start(c *Connection, spawner *spawner, env *envBlock) (started bo
 func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 	p.mu.Lock()
 	p.starting++
+	signals := p.signals
 	p.mu.Unlock()
 	begin := time.Now()
 	pid, err := spawner.spawn(fd, env)
 	p.mu.Lock()
-	for len(p.running) > 0 && p.collectOne() { // first what has ended before
-	}
+	p.collect() // first what has ended before
 	p.starting--
 	defer func() {
 		if p.starting == 0 {
@@ -369,6 +377,9 @@ func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 	p.previous, p.begun = p.begun, begin
 	p.running[pid] = run
 	p.observe(run)
+	if p.signals != signals { // it has come while the program was started
+		_ = unix.Kill(-pid, p.signal)
+	}
 	if e, ended := p.early[pid]; ended {
 		delete(p.early, pid)
 		p.finish(pid, e)

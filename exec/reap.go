@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"fdkit/internal/interrupt"
 )
 
 // finish enters the end of a program. The lock is held.
@@ -32,23 +34,18 @@ func (p *Pool) finish(pid int, e ending) {
 // reap waits for the programs until done is closed.
 func (p *Pool) reap(done chan struct{}) {
 	for {
-		lingered := p.linger(done)
-		select {
-		case <-done: // what ends now is not the pool's
-			return
-		default:
-		}
-		err := error(nil)
-		if !lingered {
-			// What has ended is left waiting, and is waited for under the lock: until
-			// then its number is nobody else's, so that Signal sends to no other process.
-			err = unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		var err error
+		if !p.linger(done) {
+			err = awaitChild(&p.reaping)
 		}
 		switch err {
 		case nil:
 			p.mu.Lock()
-			p.collect()
+			for p.collectOne() { // also those that have failed before execve
+			}
 			p.mu.Unlock()
+		case interrupt.ErrStopped:
+			return
 		case unix.EINTR:
 		default: // ECHILD: wait until there is a child
 			select {
@@ -58,6 +55,17 @@ func (p *Pool) reap(done chan struct{}) {
 			}
 		}
 	}
+}
+
+// awaitChild waits until a child has ended. What has ended is left waiting, and is waited for
+// under the pool's lock: until then its number is nobody else's, so that Signal sends to no
+// other process.
+func awaitChild(calls *interrupt.Calls) error {
+	if err := calls.Enter(); err != nil {
+		return err
+	}
+	defer calls.Exit()
+	return unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
 }
 
 // reapDelay is for how long the reaper leaves programs that have ended to the starts of
@@ -115,9 +123,10 @@ func (p *Pool) slot() bool {
 	return false
 }
 
-// collect waits for the programs that have ended. The lock is held.
+// collect waits for the programs that have ended. If none runs there are none: when Run has
+// returned, children are somebody else's. The lock is held.
 func (p *Pool) collect() {
-	for p.collectOne() {
+	for len(p.running) > 0 && p.collectOne() {
 	}
 }
 

@@ -3,6 +3,7 @@
 package exec
 
 import (
+	"io"
 	osexec "os/exec"
 	"testing"
 	"time"
@@ -112,11 +113,59 @@ func TestLinger(t *testing.T) {
 	p = begun(&Pool{})
 	p.running = map[int]*Run{}
 	end(t, p, &watch{fd: -1})
+	p.reaping.Stop()
 	p.reap(done)
 	if len(p.running) != 1 {
 		t.Error("the reaper has waited for a program behind the end of the pool")
 	}
 	for pid := range p.running {
 		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}
+}
+
+// A Pool that runs nothing waits for nothing, whatever its timers ask for.
+func TestCollectsItsOwn(t *testing.T) {
+	p := &Pool{running: map[int]*Run{}}
+	other := &Pool{running: map[int]*Run{}}
+	run := end(t, other, &watch{fd: -1})
+	p.collect()
+	if _, err := unix.Wait4(run.PID, nil, 0, nil); err != nil {
+		t.Errorf("the child of another: wait4() = %v, want it", err)
+	}
+}
+
+// Children that are made behind the end of Run are not reaped by it, also where another
+// child keeps the reaper waiting.
+func TestReapersEnd(t *testing.T) {
+	other := osexec.Command("sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	}()
+	program := &Program{Path: "/bin/true", Args: []string{"true"}}
+	queue, theirs := fdtest.Pair(t, unix.SOCK_SEQPACKET)
+	theirs.Close()
+	for name, run := range map[string]func() error{
+		"Pool": (&Pool{Program: program, Slots: 2, Receivers: func() func(*Connection) error {
+			return func(*Connection) error { return io.EOF }
+		}}).Run,
+		"Workers": (&Workers{
+			Program: program, N: 2, Queue: queue.FD,
+			Receive: func(*Connection) (bool, error) { return false, io.EOF },
+		}).Run,
+	} {
+		ended := make(chan error, 1)
+		go func() { ended <- run() }()
+		if err := fdtest.Soon(t, name+": the end of Run", ended); err != nil {
+			t.Errorf("%s: Run() = %v, want nil", name, err)
+		}
+		for range 20 {
+			if err := osexec.Command("true").Run(); err != nil {
+				t.Fatalf("%s: a child that was made behind the end of Run: %v", name, err)
+			}
+		}
 	}
 }

@@ -82,6 +82,7 @@ type Workers struct {
 	due      time.Time // when something is to be looked at; zero: never
 	short    time.Time // since when only slow workers can have a connection; zero: others can
 	untried  bool      // there may be a connection in Queue
+	reaping  interrupt.Calls
 	spawned  chan struct{}
 	stopping bool       // nothing is received any more
 	hasty    bool       // and no worker is started any more
@@ -143,7 +144,14 @@ func (w *Workers) Run() (failure error) {
 		w.wake = 0
 		w.mu.Unlock()
 	}()
-	go w.reap()
+	quit := make(chan struct{})
+	var reaper sync.WaitGroup
+	reaper.Go(func() { w.reap(quit) })
+	defer func() {
+		close(quit)
+		w.reaping.Stop()
+		reaper.Wait() // children that are made from here on are somebody else's
+	}()
 	for _, p := range w.places {
 		w.start(p)
 	}
