@@ -155,11 +155,10 @@ func speedTable(t *testing.T, title, many string, tables []resultTable, time str
 	return text.String()
 }
 
-// faultsTable is that of the faults. Columns of figures that are not in the README are in
-// the file.
+// faultsTable is that of the faults. What is expected of each is in the file.
 func faultsTable(t *testing.T) string {
 	table := resultTables(t, "../scripts/chaos/results.md", 1)[0]
-	columns := []string{"case", "connections", "faults", "refused", "reset", "lost", "duplicated", "ok"}
+	columns := []string{"what was done", "faults", "connections", "refused", "reset", "lost", "duplicated", "cut"}
 	var text strings.Builder
 	fmt.Fprintf(&text, "| %s |\n| ---%s |\n", strings.Join(columns, " | "), strings.Repeat(" | ---:", len(columns)-1))
 	for i, row := range table.rows {
