@@ -128,18 +128,18 @@ func balanceTable(t *testing.T) string {
 // a line, for many clients and for one.
 func spawnTable(t *testing.T) string {
 	tables := resultTables(t, "../scripts/bench/results/spawn.md", 2)
-	return speedTable(t, "One program per connection", "32 clients", tables, "p50, µs")
+	return speedTable(t, "One program per connection", "32 clients", tables)
 }
 
 // handoverTable is that of workers that stay.
 func handoverTable(t *testing.T) string {
 	tables := resultTables(t, "../scripts/bench/results/handover.md", 2)
-	return speedTable(t, "Workers that stay", "64 clients", tables, "p50, µs")
+	return speedTable(t, "Workers that stay", "64 clients", tables)
 }
 
 // speedTable puts the tables of many clients and of one beside each other.
-func speedTable(t *testing.T, title, many string, tables []resultTable, time string) string {
-	const rate, cpu = "connections, 1/s", "server CPU, ms per 1000"
+func speedTable(t *testing.T, title, many string, tables []resultTable) string {
+	const rate, cpu, time = "connections, 1/s", "server CPU, ms per 1000", "p50, µs"
 	var text strings.Builder
 	fmt.Fprintf(&text, "| %s | %s: 1/s | ratio | server CPU | 1 client: %s | ratio | server CPU |\n", title, many, time)
 	text.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
