@@ -294,7 +294,7 @@ func (in *inlet) receive() (*scm.Message, error) {
 	}
 	if in.receiver == nil || unread > in.size {
 		in.size = max(unread, scm.MaxPayload)
-		in.receiver = scm.NewReceiverSize(in.fd, &interrupt.Calls{}, in.size)
+		in.receiver = scm.NewReceiverSize(in.fd, nil, in.size)
 	}
 	for {
 		came, err := in.receiver.ReceiveNow(&in.message)

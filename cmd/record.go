@@ -17,7 +17,6 @@ import (
 	"fdkit/fdrecv"
 	"fdkit/internal/fdinfo"
 	"fdkit/internal/hint"
-	"fdkit/internal/interrupt"
 	"fdkit/internal/proto"
 	"fdkit/internal/relay"
 	"fdkit/internal/scm"
@@ -66,7 +65,7 @@ func newRecorder(c *cli.Context) (*recorder, error) {
 
 // open opens the file. Of a FIFO it waits for the reader, as the shell's > does.
 func (rec *recorder) open(c *cli.Context) error {
-	fd, _, err := source{text: rec.name, path: rec.name, flags: opened["a"]}.acquire(&interrupt.Calls{})
+	fd, _, err := source{text: rec.name, path: rec.name, flags: opened["a"]}.acquire(nil)
 	if err != nil {
 		return fmt.Errorf("option --output: %w", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -79,7 +78,7 @@ func (w *Workers) rescue(r *Worker) (all []parcel) {
 	if r.fd < 0 {
 		return nil
 	}
-	receiver := scm.NewReceiver(r.theirs, &interrupt.Calls{})
+	receiver := scm.NewReceiver(r.theirs, nil)
 	var m scm.Message
 	for {
 		came, err := receiver.ReceiveNow(&m)

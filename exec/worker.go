@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -194,8 +193,8 @@ func (w *Workers) spawn(p *place) (*Worker, error) {
 	if w.Share {
 		return r, nil
 	}
-	r.sender = scm.NewSender(r.fd, &interrupt.Calls{})
-	r.receiver = scm.NewReceiverSize(r.fd, &interrupt.Calls{}, 256)
+	r.sender = scm.NewSender(r.fd, nil)
+	r.receiver = scm.NewReceiverSize(r.fd, nil, 256)
 	// Edges: one comes whenever the worker has sent something, or has received.
 	err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: r.id})
 	if err == nil {

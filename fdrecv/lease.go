@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -56,7 +55,7 @@ func (l *listener) ready() (*words, error) {
 	} else if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	w = &words{fd: fd, users: 2, sender: scm.NewSender(fd, &interrupt.Calls{})} // l and the caller
+	w = &words{fd: fd, users: 2, sender: scm.NewSender(fd, nil)} // l and the caller
 	l.mu.Lock()
 	l.words, closed = w, l.closed
 	l.mu.Unlock()

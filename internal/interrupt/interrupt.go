@@ -35,7 +35,8 @@ const Signal = syscall.Signal(63)
 var ErrStopped = errors.New("stopped")
 
 // Calls is a set of blocking system calls that end together. The zero value is
-// ready for use; it must not be copied.
+// ready for use; it must not be copied. A nil Calls is for calls that nothing is to end:
+// it has all methods but Stop and Resume, and reserves no signal.
 type Calls struct {
 	stopped atomic.Bool
 	mu      sync.Mutex
@@ -46,6 +47,9 @@ type Calls struct {
 // that may block. It keeps the goroutine on its thread until Exit. After Stop
 // it returns ErrStopped, and Exit must not be called.
 func (c *Calls) Enter() error {
+	if c == nil {
+		return nil
+	}
 	reserve()
 	runtime.LockOSThread()
 	if blocked {
@@ -65,6 +69,9 @@ func (c *Calls) Enter() error {
 
 // Exit ends what Enter began, on the same goroutine.
 func (c *Calls) Exit() {
+	if c == nil {
+		return
+	}
 	c.mu.Lock()
 	if len(c.inside) == 1 { // it is this thread
 		c.inside = c.inside[:0]
@@ -77,7 +84,7 @@ func (c *Calls) Exit() {
 
 // Stopped tells whether Stop was called. A call that fails with EINTR is to be
 // made again unless Stopped.
-func (c *Calls) Stopped() bool { return c.stopped.Load() }
+func (c *Calls) Stopped() bool { return c != nil && c.stopped.Load() }
 
 // Stop makes the calls that are under way fail with EINTR, lets no further one
 // begin, and returns when every goroutine that had entered has left. What a

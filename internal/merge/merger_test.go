@@ -49,7 +49,7 @@ func startWith(t *testing.T, change func(*Merger), before func(*running)) *runni
 	t.Helper()
 	queue, in := fdtest.Pair(t, unix.SOCK_SEQPACKET)
 	read, write := fdtest.Pipe(t)
-	receiver := scm.NewReceiver(in.FD, &interrupt.Calls{})
+	receiver := scm.NewReceiver(in.FD, nil)
 	r := &running{t: t, queue: queue, out: os.NewFile(uintptr(read.Take()), "out"), ended: make(chan error, 1)}
 	r.Merger = &Merger{
 		Framing: Framing{Max: 1 << 20}, MaxHeld: 64 << 20, Out: write.FD, Queue: in.FD, Receive: receiver.ReceiveNow,
@@ -93,7 +93,7 @@ func startWith(t *testing.T, change func(*Merger), before func(*running)) *runni
 // give sends a client, whose descriptor is closed then.
 func (r *running) give(name string, client *fdtest.End) {
 	r.t.Helper()
-	sender := scm.NewSender(r.queue.FD, &interrupt.Calls{})
+	sender := scm.NewSender(r.queue.FD, nil)
 	if err := sender.Send([]byte(name), client.FD); err != nil {
 		r.t.Fatal(err)
 	}
@@ -443,7 +443,7 @@ func TestFaults(t *testing.T) {
 		lose("unreadable", name, 0)
 	}
 
-	sender := scm.NewSender(r.queue.FD, &interrupt.Calls{})
+	sender := scm.NewSender(r.queue.FD, nil)
 	if err := unix.Sendmsg(r.queue.FD, []byte("none"), nil, nil, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -707,7 +707,7 @@ func BenchmarkMerge(b *testing.B) {
 	}
 	m := &Merger{
 		Framing: Framing{Max: 1 << 20}, MaxHeld: 64 << 20, Out: out[1], Queue: queue[0],
-		Receive: scm.NewReceiver(queue[0], &interrupt.Calls{}).ReceiveNow,
+		Receive: scm.NewReceiver(queue[0], nil).ReceiveNow,
 		Came:    func(int, []byte) string { return "" }, Left: func(*Client) {}, Lost: func(l Loss) { b.Error(l) },
 	}
 	if err := unix.Sendmsg(queue[1], []byte("x"), unix.UnixRights(fds[0]), nil, 0); err != nil {

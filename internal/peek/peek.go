@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdinfo"
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -118,7 +117,7 @@ func newLook(fd int) (*look, error) {
 	}
 	// A stream's descriptors come again with each part of the write that has them: so
 	// there are no parts.
-	l.receiver = scm.NewReceiverSize(fd, &interrupt.Calls{}, max(unread, roomy))
+	l.receiver = scm.NewReceiverSize(fd, nil, max(unread, roomy))
 	return l, nil
 }
 

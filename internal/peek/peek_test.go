@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdtest"
-	"fdkit/internal/interrupt"
 	"fdkit/internal/peek"
 	"fdkit/internal/scm"
 )
@@ -25,7 +24,7 @@ var types = map[string]int{"stream": unix.SOCK_STREAM, "seqpacket": unix.SOCK_SE
 
 func send(t *testing.T, socket int, payload string, fds ...int) {
 	t.Helper()
-	if err := scm.NewSender(socket, &interrupt.Calls{}).Transmit([]byte(payload), fds, nil); err != nil {
+	if err := scm.NewSender(socket, nil).Transmit([]byte(payload), fds, nil); err != nil {
 		t.Fatalf("Transmit(%.20q, %d descriptors): %v", payload, len(fds), err)
 	}
 }
@@ -56,7 +55,7 @@ func option(t *testing.T, fd int) int {
 // receiveAll receives what is there, as "payload descriptors".
 func receiveAll(t *testing.T, fd int) (got []string) {
 	t.Helper()
-	r := scm.NewReceiverSize(fd, &interrupt.Calls{}, 1<<20)
+	r := scm.NewReceiverSize(fd, nil, 1<<20)
 	var m scm.Message
 	for {
 		came, err := r.ReceiveNow(&m)
@@ -316,7 +315,7 @@ func TestConcurrently(t *testing.T) {
 			var received atomic.Int64
 			done := make(chan error, 2)
 			go func() {
-				s := scm.NewSender(a.FD, &interrupt.Calls{})
+				s := scm.NewSender(a.FD, nil)
 				for i := range n {
 					if err := s.Transmit(fmt.Appendf(nil, "%05d", i), []int{0}, nil); err != nil {
 						done <- err
@@ -326,7 +325,7 @@ func TestConcurrently(t *testing.T) {
 				done <- nil
 			}()
 			go func() {
-				r := scm.NewReceiver(b.FD, &interrupt.Calls{})
+				r := scm.NewReceiver(b.FD, nil)
 				var m scm.Message
 				for i := range n {
 					err := r.Receive(&m)

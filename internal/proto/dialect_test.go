@@ -30,7 +30,7 @@ func connected(t testing.TB) (*Conn, *fdtest.End, *interrupt.Calls) {
 // say sends text, with descriptors, from the other end.
 func say(t testing.TB, end *fdtest.End, text string, fds ...int) {
 	t.Helper()
-	if err := scm.NewSender(end.FD, &interrupt.Calls{}).Transmit([]byte(text), fds, nil); err != nil {
+	if err := scm.NewSender(end.FD, nil).Transmit([]byte(text), fds, nil); err != nil {
 		t.Fatalf("Transmit(%q): %v", text, err)
 	}
 }

@@ -25,7 +25,7 @@ func conversation(t testing.TB, typ int) (ours, theirs *Conn, calls *interrupt.C
 	t.Helper()
 	a, b := fdtest.Pair(t, typ)
 	calls = &interrupt.Calls{}
-	ours, theirs = NewConn(a.FD, calls), NewConn(b.FD, &interrupt.Calls{})
+	ours, theirs = NewConn(a.FD, calls), NewConn(b.FD, nil)
 	t.Cleanup(ours.Close)
 	t.Cleanup(theirs.Close)
 	return ours, theirs, calls
@@ -194,10 +194,10 @@ func fuzzReceive(f *testing.F, d *Dialect, want Want, seeds ...string) {
 func TestManyPending(t *testing.T) {
 	fdtest.NoLeaks(t)
 	ours, theirs := fdtest.Pair(t, unix.SOCK_STREAM)
-	c := NewConn(ours.FD, &interrupt.Calls{})
+	c := NewConn(ours.FD, nil)
 	defer c.Close()
 	for _, n := range []int{scm.MaxFDs, scm.MaxFDs, 1} {
-		if err := NewConn(theirs.FD, &interrupt.Calls{}).Send([]byte("{"), slices.Repeat([]int{2}, n)...); err != nil {
+		if err := NewConn(theirs.FD, nil).Send([]byte("{"), slices.Repeat([]int{2}, n)...); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -117,7 +117,7 @@ func (d *door) serve(conn int, uid uint32) {
 		return
 	}
 	// One message into an empty socket: it never blocks.
-	_ = scm.NewSender(conn, &interrupt.Calls{}).Send(reply, fds...)
+	_ = scm.NewSender(conn, nil).Send(reply, fds...)
 	if after != nil {
 		after()
 	}
@@ -133,7 +133,7 @@ func (d *door) shut() {
 // if the other side goes away or is silent, and its reason if it refuses.
 func knock(conn int, token string, p *patience) (reply []byte, fds []int, err error) {
 	request := scm.AppendVar([]byte(scm.Begin), attachVar, token)
-	if err := scm.NewSender(conn, &interrupt.Calls{}).Send(request); err != nil {
+	if err := scm.NewSender(conn, nil).Send(request); err != nil {
 		return nil, nil, errNoAnswer
 	}
 	reply, fds, err = receiveWithin(p.calls, conn, answerTime)
@@ -156,7 +156,7 @@ func receiveWithin(calls *interrupt.Calls, fd int, limit time.Duration) (payload
 		return nil, nil, errNoAnswer
 	}
 	var m scm.Message
-	came, err := scm.NewReceiver(fd, &interrupt.Calls{}).ReceiveNow(&m)
+	came, err := scm.NewReceiver(fd, nil).ReceiveNow(&m)
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || err == nil && !came {
 		return nil, nil, errNoAnswer
 	}

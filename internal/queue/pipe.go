@@ -4,7 +4,6 @@ package queue
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
@@ -19,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/hint"
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -58,7 +56,11 @@ func parseLine(text string) (l line, err error) {
 
 func random128() string {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, crypto/rand
+	// For so few bytes it can neither fail nor return early once the system has started,
+	// getrandom(2); until then it waits.
+	if n, err := unix.Getrandom(b[:], 0); n < len(b) {
+		panic(os.NewSyscallError("getrandom", err))
+	}
 	return hex.EncodeToString(b[:])
 }
 
@@ -232,7 +234,7 @@ func refuse(l line) {
 	defer closeAll(conn)
 	request := scm.AppendVar([]byte(scm.Begin), attachVar, l.token)
 	request = scm.AppendVar(request, refusedVar, "another pipe")
-	_ = scm.NewSender(conn, &interrupt.Calls{}).Send(request)
+	_ = scm.NewSender(conn, nil).Send(request)
 }
 
 // lookAtLine copies the line from the pipe with tee(2), which leaves it there for

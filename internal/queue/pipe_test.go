@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdtest"
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -302,7 +301,7 @@ func TestPipeSenderEnds(t *testing.T) {
 			s := join(t, "send", "fd:3", nil, write.FD)
 			l := lineIn(t, read.FD)
 			test.state(s)
-			if fd, err := fetch(l, opening{calls: &interrupt.Calls{}}.patience()); err != io.EOF {
+			if fd, err := fetch(l, opening{}.patience()); err != io.EOF {
 				t.Errorf("fetch() = %d, %v; want io.EOF", fd, err)
 			}
 			s.kill()
@@ -324,7 +323,7 @@ func TestPipeToken(t *testing.T) {
 	} {
 		wrong := l
 		change(&wrong)
-		fd, err := fetch(wrong, opening{calls: &interrupt.Calls{}}.patience())
+		fd, err := fetch(wrong, opening{}.patience())
 		if err == nil {
 			_ = unix.Close(fd)
 			t.Errorf("fetch with %s = %d, nil; want an error", about, fd)
@@ -339,7 +338,7 @@ func TestPipeToken(t *testing.T) {
 	} {
 		right := l
 		change(&right)
-		fd, err := fetch(right, opening{calls: &interrupt.Calls{}}.patience())
+		fd, err := fetch(right, opening{}.patience())
 		if err != nil {
 			t.Errorf("fetch with %s = %v, want nil", about, err)
 			continue

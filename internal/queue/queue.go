@@ -84,8 +84,9 @@ func OpenSend(spec string, o Options) (*Queue, error) { return open(spec, o, tru
 func OpenReceive(spec string, o Options) (*Queue, error) { return open(spec, o, false) }
 
 func open(spec string, o Options, sending bool) (*Queue, error) {
-	var calls interrupt.Calls
+	var calls *interrupt.Calls
 	if o.Stop != nil {
+		calls = new(interrupt.Calls)
 		opened := make(chan struct{})
 		defer close(opened)
 		go func() {
@@ -96,7 +97,7 @@ func open(spec string, o Options, sending bool) (*Queue, error) {
 			}
 		}()
 	}
-	q, err := find(spec, opening{o, &calls}, sending)
+	q, err := find(spec, opening{o, calls}, sending)
 	if err != nil && calls.Stopped() {
 		err = interrupt.ErrStopped
 	}
@@ -247,9 +248,8 @@ func (q *Queue) Close() (lost int, err error) { return q.closed() }
 // discard receives and closes all that is in the queue whose receiving end is
 // fd, and returns how many messages that were.
 func discard(fd int) (n int) {
-	var calls interrupt.Calls
 	var m scm.Message
-	r := scm.NewReceiver(fd, &calls)
+	r := scm.NewReceiver(fd, nil)
 	for {
 		came, err := r.ReceiveNow(&m)
 		var lost *scm.LostError
@@ -282,7 +282,7 @@ func shorten(fd int) error {
 // opening is what the functions that open a queue are given.
 type opening struct {
 	Options
-	calls *interrupt.Calls // stopped when opening is to end
+	calls *interrupt.Calls // stopped when opening is to end, nil: nothing ends it
 }
 
 // Access is that of a socket file that is made.

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/hint"
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -126,7 +125,7 @@ func (e *entry) close() {
 // read reads the register, with copies of its descriptors. What somebody who has the
 // receiving end has sent there that is no register is thrown away.
 func (r *register) read() error {
-	receiver := scm.NewReceiver(r.n.send, &interrupt.Calls{})
+	receiver := scm.NewReceiver(r.n.send, nil)
 	var m, last scm.Message
 	defer func() { last.Close() }()
 	for deadline := time.Now().Add(registerRoom); ; {
@@ -174,7 +173,7 @@ func (r *register) read() error {
 
 // write puts the entries in the place of the register that was read.
 func (r *register) write() error {
-	receiver := scm.NewReceiver(r.n.send, &interrupt.Calls{})
+	receiver := scm.NewReceiver(r.n.send, nil)
 	if len(r.entries) > 0 {
 		payload, fds := r.message()
 		if len(payload) > scm.MaxPayload || len(fds) > scm.MaxFDs {
@@ -196,7 +195,7 @@ func (r *register) write() error {
 
 // trySoon sends a message. Too many descriptors in flight, and the like, heal with time.
 func trySoon(fd int, payload []byte, fds []int) error {
-	sender := scm.NewSender(fd, &interrupt.Calls{})
+	sender := scm.NewSender(fd, nil)
 	for deadline, pause := time.Now().Add(registerRoom), time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		_, err := sender.TransmitNow(payload, fds, nil)
 		heals := errors.Is(err, unix.ETOOMANYREFS) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN)

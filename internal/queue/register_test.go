@@ -17,7 +17,6 @@ import (
 
 	"fdkit/internal/fdtest"
 	"fdkit/internal/hint"
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -274,7 +273,7 @@ func TestRegisterSurvives(t *testing.T) {
 			}
 			line := fdtest.Dup(t, r.entries[0].line)
 			leave(func(payload []byte, fds ...int) {
-				if _, err := scm.NewSender(s.named.receive, &interrupt.Calls{}).TransmitNow(payload, fds, nil); err != nil {
+				if _, err := scm.NewSender(s.named.receive, nil).TransmitNow(payload, fds, nil); err != nil {
 					t.Errorf("TransmitNow(%q) = %v, want nil", payload, err)
 				}
 			}, line.FD)

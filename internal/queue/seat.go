@@ -229,7 +229,7 @@ func (s *Seat) TakeOver(limit time.Duration) (all []Predecessor) {
 
 // tell sends a word. There is always room: nobody is told much.
 func (e *entry) tell(word string) {
-	_, _ = scm.NewSender(e.line, &interrupt.Calls{}).TransmitNow(scm.AppendVar([]byte(scm.Begin), word, ""), nil, nil)
+	_, _ = scm.NewSender(e.line, nil).TransmitNow(scm.AppendVar([]byte(scm.Begin), word, ""), nil, nil)
 }
 
 // hear receives what has come over the line. It returns what is to be said of it.
@@ -237,7 +237,7 @@ func (s *Seat) hear() (said []string) {
 	if s == nil {
 		return nil
 	}
-	receiver := scm.NewReceiver(s.near, &interrupt.Calls{})
+	receiver := scm.NewReceiver(s.near, nil)
 	var m scm.Message
 	for {
 		came, err := receiver.ReceiveNow(&m)

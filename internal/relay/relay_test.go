@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdtest"
-	"fdkit/internal/interrupt"
 	"fdkit/internal/proto"
 	"fdkit/internal/scm"
 	"fdkit/internal/unixpath"
@@ -191,7 +190,7 @@ func (s *script) through(t *testing.T, target int) (client, server *fdtest.End) 
 
 func send(t *testing.T, fd, size, fds int) {
 	t.Helper()
-	if err := scm.NewSender(fd, &interrupt.Calls{}).Transmit(bytes.Repeat([]byte("x"), size), make([]int, fds), nil); err != nil {
+	if err := scm.NewSender(fd, nil).Transmit(bytes.Repeat([]byte("x"), size), make([]int, fds), nil); err != nil {
 		t.Fatalf("Transmit of %d bytes: %v", size, err)
 	}
 }
@@ -342,7 +341,7 @@ func TestUnread(t *testing.T) {
 	client, server := s.through(t, target)
 	_ = unix.Shutdown(server.FD, unix.SHUT_RD)
 	for s.count("failed: ") == 0 {
-		if err := scm.NewSender(client.FD, &interrupt.Calls{}).Transmit([]byte("hello"), []int{0}, nil); err == scm.ErrGone {
+		if err := scm.NewSender(client.FD, nil).Transmit([]byte("hello"), []int{0}, nil); err == scm.ErrGone {
 			break
 		}
 	}

@@ -84,8 +84,8 @@ func newRigBy(t *testing.T, way string, all ...string) *rig {
 	}
 	g := &rig{t: t, queues: map[string]*pair{}, absent: map[string]error{}, ended: make(chan error, 1), received: map[string]*scm.Receiver{}}
 	inEnd, outEnd := fdtest.Pair(t, unix.SOCK_SEQPACKET)
-	g.inEnd, g.in = inEnd, scm.NewSender(inEnd.FD, &interrupt.Calls{})
-	receiver := scm.NewReceiver(outEnd.FD, &interrupt.Calls{})
+	g.inEnd, g.in = inEnd, scm.NewSender(inEnd.FD, nil)
+	receiver := scm.NewReceiver(outEnd.FD, nil)
 	g.Router = &route.Router{
 		By: by, MaxWaiting: 100, Timeout: time.Hour, Receive: receiver.ReceiveNow, Input: outEnd.FD, Open: g.open,
 		Refused: func(c *route.Connection, reason string) { g.event(reason) },

@@ -9,8 +9,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"fdkit/internal/interrupt"
 )
 
 // ExactReceiver receives messages as they were sent, for one who passes them on: a
@@ -37,7 +35,7 @@ func NewExactReceiver(fd int) (*ExactReceiver, error) {
 	if err := PassCredentials(fd); err != nil {
 		return nil, err
 	}
-	return &ExactReceiver{Receiver: NewReceiverSize(fd, &interrupt.Calls{}, exactSize), typ: typ}, nil
+	return &ExactReceiver{Receiver: NewReceiverSize(fd, nil, exactSize), typ: typ}, nil
 }
 
 // Receive stores the next message in m. It never waits, and returns false if there is

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdtest"
-	"fdkit/internal/interrupt"
 )
 
 // received receives all that there is, each message as its length and how many
@@ -66,7 +65,7 @@ func TestExactReceiver(t *testing.T) {
 			if err := unix.SetsockoptInt(a.FD, unix.SOL_SOCKET, unix.SO_SNDBUF, 4*large); err != nil {
 				t.Fatal(err)
 			}
-			s := NewSender(a.FD, &interrupt.Calls{})
+			s := NewSender(a.FD, nil)
 			for message := range strings.FieldsSeq(c.sent) {
 				if message == "end" {
 					a.Close()
@@ -94,7 +93,7 @@ func TestExactReceiverLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewSender(a.FD, &interrupt.Calls{})
+	s := NewSender(a.FD, nil)
 	for range 2 {
 		if err := s.Send([]byte("xyz"), 0, 1, 2); err != nil {
 			t.Fatal(err)
@@ -135,7 +134,7 @@ func TestSource(t *testing.T) {
 	}
 	var m Message
 	for _, name := range []string{"client", "", "client"} {
-		s := NewSender(sockets[name], &interrupt.Calls{})
+		s := NewSender(sockets[name], nil)
 		s.To(dir + "/server")
 		if err := s.Transmit([]byte("hello"), nil, nil); err != nil {
 			t.Fatalf("Transmit to the server: %v", err)
@@ -148,7 +147,7 @@ func TestSource(t *testing.T) {
 			t.Errorf("Source = %q; want that of %q", source, name)
 		}
 	}
-	s := NewSender(sockets["server"], &interrupt.Calls{})
+	s := NewSender(sockets["server"], nil)
 	s.To(r.Source())
 	if err := s.Transmit([]byte("answer"), nil, nil); err != nil {
 		t.Fatalf("Transmit to the source: %v", err)
@@ -161,7 +160,7 @@ func TestSource(t *testing.T) {
 func TestTransmitNow(t *testing.T) {
 	fdtest.NoLeaks(t)
 	a, b := fdtest.Pair(t, unix.SOCK_STREAM)
-	s := NewSender(a.FD, &interrupt.Calls{})
+	s := NewSender(a.FD, nil)
 	total := 0
 	for {
 		n, err := s.TransmitNow(make([]byte, 1<<20), []int{0}, nil)

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/internal/fdtest"
-	"fdkit/internal/interrupt"
 )
 
 // Why descriptors are lost is told by whether there is room for one more.
@@ -23,7 +22,7 @@ func TestLostReason(t *testing.T) {
 		{0, "descriptors were lost on the way (MSG_CTRUNC), 0 came and were closed: out of descriptors (RLIMIT_NOFILE)"},
 		{1, "descriptors were lost on the way (MSG_CTRUNC), 0 came and were closed: refused by a security module"},
 	} {
-		r := NewReceiver(end.FD, &interrupt.Calls{})
+		r := NewReceiver(end.FD, nil)
 		r.header.Flags = unix.MSG_CTRUNC
 		r.header.SetControllen(0)
 		restore := fdtest.FewFiles(t, test.room)

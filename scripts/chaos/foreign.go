@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -57,7 +56,7 @@ func foreignNonblocking(e *env, r *row) {
 	e.must(err)
 	accepting := make(chan error, 1)
 	go func() {
-		sender := scm.NewSender(queue, &interrupt.Calls{})
+		sender := scm.NewSender(queue, nil)
 		for {
 			conn, err := listener.Accept()
 			if err != nil {

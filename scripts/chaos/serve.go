@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -71,7 +70,7 @@ func serveAs(args []string) error {
 
 // resident serves one connection after the other.
 func resident(r *record, takes time.Duration) error {
-	receiver, sender := scm.NewReceiver(0, &interrupt.Calls{}), scm.NewSender(0, &interrupt.Calls{})
+	receiver, sender := scm.NewReceiver(0, nil), scm.NewSender(0, nil)
 	var m scm.Message
 	for say := "READY"; ; say = "DONE\nREADY" {
 		if err := sender.Send([]byte(say)); err != nil && !errors.Is(err, scm.ErrGone) {

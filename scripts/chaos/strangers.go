@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fdkit/internal/interrupt"
 	"fdkit/internal/scm"
 )
 
@@ -141,7 +140,7 @@ func attack(lasts time.Duration, seed uint64, doors []string) error {
 		}
 		// The answer comes at once, or the door does not like what was said.
 		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000})
-		if _, err := scm.NewSender(fd, &interrupt.Calls{}).Try(says, []int{0, fd}[:random.IntN(3)], nil, 0); err == nil {
+		if _, err := scm.NewSender(fd, nil).Try(says, []int{0, fd}[:random.IntN(3)], nil, 0); err == nil {
 			var b, rights [1024]byte
 			if _, n, _, _, err := unix.Recvmsg(fd, b[:], rights[:], unix.MSG_CMSG_CLOEXEC); err == nil && n > 0 {
 				gained++
