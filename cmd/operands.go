@@ -74,12 +74,16 @@ func looksMistyped(operand string) bool {
 // hostAndPort returns how the first two operands are written if they are HOST PORT, as
 // tcpserver(1) and tcpsvd(8) have it, where the host 0 is all addresses.
 func hostAndPort(operands []string) (right string, ok bool) {
-	if len(operands) < 2 || looksLikeAddress(operands[0]) || operands[0] == "" || strings.ContainsRune(operands[0], '/') || strings.HasSuffix(operands[0], ".sock") ||
-		operands[1] == "" || strings.Trim(operands[1], "0123456789") != "" {
+	if len(operands) < 2 {
 		return "", false
 	}
 	host, port := operands[0], operands[1]
-	if host == "0" {
+	switch {
+	case host == "", looksLikeAddress(host), strings.ContainsRune(host, '/'), strings.HasSuffix(host, ".sock"):
+		return "", false
+	case port == "", strings.Trim(port, "0123456789") != "":
+		return "", false
+	case host == "0":
 		return "host and port are one address; port " + port + " of all addresses is written :" + port, true
 	}
 	return "host and port are one address, written " + net.JoinHostPort(host, port), true

@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// refusalPause is the time between two lines about refused connections: a flood of
-// them does not fill the log.
+// refusalPause is the time between two lines about what is refused or lost: a flood of it
+// does not fill the log.
 const refusalPause = 10 * time.Second
 
-// refusals logs the connections that were refused: with -v each, else one at once and
-// then how many there were.
+// refusals logs the connections that were refused, or with a verb what else there may be a
+// flood of: with -v each, else one at once and then how many there were.
 type refusals struct {
 	log    logger
 	verb   string // lost: it is of things that are lost; "": of connections that are refused

@@ -19,7 +19,7 @@ import (
 )
 
 // hung is when a connection is said to hang.
-const hung = 2 * time.Second
+const hung = time.Second
 
 // balance is the suite of who has which connection, and of what that costs when one of
 // the workers is stopped or slow: "How not to load-balance connections with accept()".
@@ -43,7 +43,7 @@ func balance(b *bench) error {
 		name:  "balance-shares",
 		title: "Shares of 16 workers",
 		notes: []string{
-			"Clients come one after the other, on average 100 for each worker. With one worker stopped (SIGSTOP), those hang that have no answer within 2 s.",
+			fmt.Sprintf("Clients come one after the other, on average 100 for each worker. With one worker stopped (SIGSTOP), those hang that have no answer within %v.", hung),
 		},
 		metrics: []metric{
 			{name: "least share"},
@@ -56,7 +56,7 @@ func balance(b *bench) error {
 		name:  "balance-tail",
 		title: "Four workers, one of them stopped or slow",
 		notes: []string{
-			"8 clients, each again and again. The slow worker sleeps 50 ms for each connection. Those that have no answer within 2 s count with that.",
+			fmt.Sprintf("8 clients, each again and again. The slow worker sleeps 50 ms for each connection. Those that have no answer within %v count with that.", hung),
 		},
 		metrics: []metric{
 			{name: "stopped, p99", unit: "ms", digits: 1},
