@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdkit/cmd"
+	"fdkit/fdsend"
 	"fdkit/internal/fdtest"
 )
 
@@ -81,7 +82,36 @@ func TestCommandsFor(t *testing.T) {
 	}
 }
 
-// TestStartHandlers: recv-exec takes a message that waits in an inherited socket without
+// inSocket returns a queue with one message in it.
+func inSocket(t *testing.T) *os.File {
+	queue, end := fdtest.Pair(t, unix.SOCK_SEQPACKET)
+	fillQueue(t, end.Take())
+	return os.NewFile(uintptr(queue.Take()), "queue")
+}
+
+// inPipe is inSocket behind a pipe, as a shell makes it.
+func inPipe(t *testing.T) *os.File {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	fillQueue(t, pipe[1])
+	return os.NewFile(uintptr(pipe[0]), "pipe")
+}
+
+// fillQueue sends one message to the queue behind fd, which it takes over until the test ends.
+func fillQueue(t *testing.T, fd int) {
+	q, err := fdsend.Open(fmt.Sprintf("fd:%d", fd), fdsend.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = q.Close() })
+	if err := q.Sender().Send([]byte("x"), 2); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStartHandlers: recv-exec takes a message that waits in what is its stdin without
 // asking for signals, polling, and a thread of its own. Go unblocks the signals that a
 // program has asked for one by one, so that its thread for signals has a mask with some left
 // out, as strace(1) writes it.
@@ -93,22 +123,15 @@ func TestStartHandlers(t *testing.T) {
 		t.Fatalf("go build fdkit: %v", err)
 	}
 	for _, test := range []struct {
+		stdin   func(*testing.T) *os.File
 		options []string
 		asks    bool
 	}{
-		{nil, false},
-		{[]string{"--from", "fd:0"}, true}, // may be anything that has to be waited for
+		{inSocket, nil, false},
+		{inPipe, nil, false},
+		{inSocket, []string{"--from", "fd:0"}, true}, // may be anything that has to be waited for
 	} {
-		queue, sender := fdtest.Pair(t, unix.SOCK_SEQPACKET)
-		null, err := os.Open(os.DevNull)
-		if err == nil {
-			err = unix.Sendmsg(sender.FD, []byte("x"), unix.UnixRights(int(null.Fd())), nil, 0)
-			_ = null.Close()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		stdin := os.NewFile(uintptr(queue.Take()), "queue")
+		stdin := test.stdin(t)
 		file := filepath.Join(t.TempDir(), "calls")
 		args := append([]string{"-f", "-o", file, "-e", "trace=rt_sigprocmask,epoll_create1,close_range", filepath.Join(dir, "fdkit"), "recv-exec"}, test.options...)
 		run := exec.Command("strace", append(args, "true")...)

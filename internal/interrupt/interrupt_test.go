@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -212,18 +213,25 @@ func TestStopOfNothing(t *testing.T) {
 
 func TestPoll(t *testing.T) {
 	fdtest.NoLeaks(t)
-	r, w := fdtest.Pipe(t)
-	var c interrupt.Calls
-	if err := c.Enter(); err != nil {
-		t.Fatalf("Enter() = %v, want nil", err)
-	}
-	defer c.Exit()
-	if err := c.Poll(w.FD, unix.POLLOUT); err != nil {
-		t.Errorf("Poll of an empty pipe for POLLOUT = %v, want nil", err)
-	}
-	r.Close()
-	if err := c.Poll(w.FD, 0); err != nil {
-		t.Errorf("Poll of a pipe without a reader for nothing = %v, want nil", err)
+	for name, c := range map[string]*interrupt.Calls{"Calls": {}, "nil": nil} {
+		r, w := fdtest.Pipe(t)
+		if err := c.Enter(); err != nil {
+			t.Fatalf("%s: Enter() = %v, want nil", name, err)
+		}
+		if err := c.Poll(w.FD, unix.POLLOUT); err != nil {
+			t.Errorf("%s: Poll of an empty pipe for POLLOUT = %v, want nil", name, err)
+		}
+		if ready, err := c.Wait(r.FD, unix.POLLIN, time.Millisecond); ready || err != nil {
+			t.Errorf("%s: Wait for what does not come = %v, %v, want false, nil", name, ready, err)
+		}
+		r.Close()
+		if err := c.Poll(w.FD, 0); err != nil {
+			t.Errorf("%s: Poll of a pipe without a reader for nothing = %v, want nil", name, err)
+		}
+		c.Exit()
+		if c.Stopped() {
+			t.Errorf("%s: Stopped() = true without Stop", name)
+		}
 	}
 }
 
