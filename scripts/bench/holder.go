@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -24,7 +25,7 @@ const holderName = "holder"
 // order is what a holder is to do.
 type order struct {
 	Open   int    // connections, from Source to Address
-	Ask    int    // questions, over all connections in turn
+	Ask    int    // questions, over all connections in turn, in a random order
 	Window int    // connections that are opened, or asked, at once
 	Source string // the client's address
 	Target string // ADDRESS:PORT
@@ -150,6 +151,12 @@ func (h *held) obey(o order) (a answer, err error) {
 		if n, err := unix.Write(fd, h.buffer); n != question {
 			fail(fd, fmt.Errorf("write: %w", err))
 		}
+	}
+	// In the order of opening, connections that one worker has taken at once would be asked
+	// at once too, which is easier for it.
+	if o.Ask > 0 {
+		random := rand.New(rand.NewPCG(1, uint64(len(h.conns)))) // the same for all contestants
+		random.Shuffle(len(h.conns), func(i, j int) { h.conns[i], h.conns[j] = h.conns[j], h.conns[i] })
 	}
 	var events [128]unix.EpollEvent
 	for {
