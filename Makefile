@@ -81,7 +81,7 @@ fuzz: ## run every fuzz target for FUZZTIME=10s
 
 # scripts/chaos/README.md says how to run one case.
 .PHONY: chaos chaos-short
-chaos: build ## inject faults under load for some 35 minutes, and write scripts/chaos/results.md (CHAOS=short takes 3 minutes and CASES="kill stop" are some, without the file)
+chaos: build ## inject faults under load for some 40 minutes, and write scripts/chaos/results.md (CHAOS=short takes 3 minutes and CASES="kill stop" are some, without the file)
 	$(GO) run ./scripts/chaos -fdkit bin/fdkit $(if $(filter short,$(CHAOS)),-short $(CASES),$(or $(CASES),-results scripts/chaos/results.md))
 chaos-short:
 	@$(MAKE) --no-print-directory chaos CHAOS=short

@@ -11,7 +11,7 @@ import (
 )
 
 // TestResults holds that the tables of figures in the README and in the manual pages
-// have what make bench has measured last. UPDATE=1 writes them.
+// have what make bench and make chaos have measured last. UPDATE=1 writes them.
 func TestResults(t *testing.T) {
 	for _, place := range []struct {
 		file  string
@@ -22,6 +22,7 @@ func TestResults(t *testing.T) {
 		{"../man/fdkit-pool.1", ".\\\" From scripts/bench/results/balance.md", ".\\\" The end of the table.\n", balanceTable},
 		{"../README.md", "<!-- From scripts/bench/results/spawn.md", "<!-- The end of the table. -->\n", spawnTable},
 		{"../README.md", "<!-- From scripts/bench/results/handover.md", "<!-- The end of the table. -->\n", handoverTable},
+		{"../README.md", "<!-- From scripts/chaos/results.md", "<!-- The end of the table. -->\n", faultsTable},
 	} {
 		text, err := os.ReadFile(place.file)
 		if err != nil {
@@ -150,6 +151,25 @@ func speedTable(t *testing.T, title, many string, tables []resultTable) string {
 		fmt.Fprintf(&text, "| %s | %s | %s | %s | %s | %s | %s |\n", row[0],
 			tables[0].cell(t, i, rate, false), tables[0].cell(t, i, rate, true), tables[0].cell(t, i, cpu, true),
 			tables[1].cell(t, i, time, false), tables[1].cell(t, i, time, true), tables[1].cell(t, i, cpu, true))
+	}
+	return text.String()
+}
+
+// faultsTable is that of the faults. What is expected of each is in the file.
+func faultsTable(t *testing.T) string {
+	table := resultTables(t, "../scripts/chaos/results.md", 1)[0]
+	columns := []string{"what was done", "faults", "connections", "refused", "reset", "lost", "duplicated", "cut"}
+	var text strings.Builder
+	fmt.Fprintf(&text, "| %s |\n| ---%s |\n", strings.Join(columns, " | "), strings.Repeat(" | ---:", len(columns)-1))
+	for i, row := range table.rows {
+		if ok := table.cell(t, i, "ok", false); ok != "yes" {
+			t.Errorf("the case %q is not as expected", row[0])
+		}
+		text.WriteString("|")
+		for _, column := range columns {
+			fmt.Fprintf(&text, " %s |", table.cell(t, i, column, false))
+		}
+		text.WriteString("\n")
 	}
 	return text.String()
 }
