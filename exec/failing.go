@@ -167,15 +167,9 @@ func (p *Pool) survived(run *Run) {
 
 // judge returns what the end of a run tells of the program. The lock is held.
 func (p *Pool) judge(run *Run) verdict {
-	signalled := false
-	select {
-	case <-p.ending:
-		signalled = true
-	default:
-	}
 	sig := run.Status.Signal() // -1: none
 	switch {
-	case signalled:
+	case closed(p.ending):
 		return unclear
 	case run.Took >= atOnce, run.Limit != "", run.Status.ExitStatus() == 0, sig == syscall.SIGTERM, sig == syscall.SIGPIPE:
 		return good

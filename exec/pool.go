@@ -73,13 +73,13 @@ type Pool struct {
 	starting int            // programs being started
 	sources  map[source]int // programs by source
 	failing  failing
-	toldKind bool          // that Times do not apply to all connections
-	held     int           // connections held
-	spare    int           // of which so many may be held
-	ending   chan struct{} // closed by the first Signal
-	signals  int           // how often Signal was called
-	signal   syscall.Signal
-	stopping chan struct{} // closed by Stop
+	toldKind bool           // that Times do not apply to all connections
+	held     int            // connections held
+	spare    int            // of which so many may be held
+	ending   chan struct{}  // closed by the first Signal
+	signals  int            // how often Signal was called
+	signal   syscall.Signal // the last one
+	stopping chan struct{}  // closed by Stop
 	reaping  interrupt.Calls
 	spawned  chan struct{} // tells the reaper that there is a child
 	wanted   chan struct{} // tells the reaper that the end of a program is waited for
@@ -118,7 +118,7 @@ type ending struct {
 }
 
 // Run runs programs until the receivers end, and then waits for the programs that
-// still run.
+// still run. It is called once.
 func (p *Pool) Run() error {
 	p.mu.Lock() // Signal, Stop and Running may be called already
 	p.running, p.early, p.sources = map[int]*Run{}, map[int]ending{}, map[source]int{}
@@ -197,6 +197,15 @@ func (p *Pool) prepare() {
 	}
 }
 
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // Stop keeps Run from receiving further connections, also after a pause; it does not
 // wake receivers, which are to be stopped by their own means.
 func (p *Pool) Stop() {
@@ -206,9 +215,9 @@ func (p *Pool) Stop() {
 	p.stopOnce.Do(func() { close(p.stopping) })
 }
 
-// Signal sends a signal to the process groups of all running programs. A connection
-// whose program could not be started so far, for want of memory or the like, is
-// closed.
+// Signal sends a signal to the process groups of all running programs, and after Stop also
+// to those that are started later, on connections that were received before. A connection
+// whose program could not be started so far, for want of memory or the like, is closed.
 func (p *Pool) Signal(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -360,12 +369,12 @@ func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 		}
 		p.mu.Unlock()
 	}()
-	select {
-	case p.spawned <- struct{}{}: // also of a child that failed before execve
-	default:
-	}
 	if err != nil {
 		return err
+	}
+	select {
+	case p.spawned <- struct{}{}:
+	default:
 	}
 	run.PID, run.Begin, run.Running = pid, begin, len(p.running)+1
 	if p.Started != nil {
@@ -377,12 +386,13 @@ func (p *Pool) spawn(run *Run, spawner *spawner, fd int, env *envBlock) error {
 	p.previous, p.begun = p.begun, begin
 	p.running[pid] = run
 	p.observe(run)
-	if p.signals != signals { // it has come while the program was started
-		_ = unix.Kill(-pid, p.signal)
-	}
-	if e, ended := p.early[pid]; ended {
+	switch e, ended := p.early[pid]; {
+	case ended: // and its number may be another one's
 		delete(p.early, pid)
 		p.finish(pid, e)
+	case p.signals != signals, closed(p.ending) && closed(p.stopping):
+		// It has come while the program was started, or between the connection and that.
+		_ = unix.Kill(-pid, p.signal)
 	}
 	return nil
 }

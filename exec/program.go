@@ -2,6 +2,9 @@
 
 // Package exec runs programs on connections that came as descriptors: in place
 // of this process, or in a pool.
+//
+// The package reserves real-time signal 63, as fdrecv does: with it a pool ends the system
+// call in which it waits for its children.
 package exec
 
 import (

@@ -31,7 +31,7 @@ func (p *Pool) finish(pid int, e ending) {
 	<-p.slots
 }
 
-// reap waits for the programs until done is closed.
+// reap waits for the programs until done is closed and reaping is stopped.
 func (p *Pool) reap(done chan struct{}) {
 	for {
 		var err error
@@ -41,7 +41,7 @@ func (p *Pool) reap(done chan struct{}) {
 		switch err {
 		case nil:
 			p.mu.Lock()
-			for p.collectOne() { // also those that have failed before execve
+			for p.collectOne() { // also those that are being started
 			}
 			p.mu.Unlock()
 		case interrupt.ErrStopped:
@@ -57,9 +57,9 @@ func (p *Pool) reap(done chan struct{}) {
 	}
 }
 
-// awaitChild waits until a child has ended. What has ended is left waiting, and is waited for
-// under the pool's lock: until then its number is nobody else's, so that Signal sends to no
-// other process.
+// awaitChild waits until a child has ended, and leaves it a zombie: until it is waited for its
+// number is nobody else's. That is done where no signal is sent meanwhile, under the pool's
+// lock or in the goroutine of Workers.Run.
 func awaitChild(calls *interrupt.Calls) error {
 	if err := calls.Enter(); err != nil {
 		return err
@@ -123,8 +123,8 @@ func (p *Pool) slot() bool {
 	return false
 }
 
-// collect waits for the programs that have ended. If none runs there are none: when Run has
-// returned, children are somebody else's. The lock is held.
+// collect waits for the programs that have ended, if any runs: when Run has returned,
+// children are somebody else's. The lock is held.
 func (p *Pool) collect() {
 	for len(p.running) > 0 && p.collectOne() {
 	}

@@ -5,6 +5,7 @@ package exec
 import (
 	"io"
 	osexec "os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -167,5 +168,50 @@ func TestReapersEnd(t *testing.T) {
 				t.Fatalf("%s: a child that was made behind the end of Run: %v", name, err)
 			}
 		}
+	}
+}
+
+// A child that cannot become the program is waited for where it was started: when Run
+// returns it may be the last one.
+func TestFailedStart(t *testing.T) {
+	spawner, err := newSpawner(&Program{Path: "/nonexistent", Args: []string{"nonexistent"}}, &Confinement{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var env envBlock
+	(&Environ{}).fill(&env, 2, nil)
+	for range 20 {
+		if pid, err := spawner.spawn(2, &env); err != unix.ENOENT {
+			t.Fatalf("spawn(a program that is not there) = %d, %v, want ENOENT", pid, err)
+		}
+		var status syscall.WaitStatus
+		if pid, _ := syscall.Wait4(-1, &status, syscall.WNOHANG, nil); pid > 0 {
+			t.Fatalf("child %d has ended (%v) and was not waited for", pid, status)
+		}
+	}
+}
+
+// A connection that was received before Stop and Signal, and whose program is started behind
+// them, does not keep Run from its end.
+func TestSignalBeforeStart(t *testing.T) {
+	_, server := fdtest.TCPPair(t)
+	p := &Pool{Program: &Program{Path: "/bin/sleep", Args: []string{"sleep", "1000"}}, Environ: &Environ{}, Slots: 1}
+	p.Receivers = func() func(*Connection) error {
+		came := false
+		return func(c *Connection) error {
+			if came {
+				return io.EOF
+			}
+			came = true
+			p.Stop()
+			p.Signal(syscall.SIGTERM)
+			c.FDs = []int{server.Take()}
+			return nil
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run() }()
+	if err := fdtest.Soon(t, "the end of Run", ended); err != nil {
+		t.Errorf("Run() = %v, want nil", err)
 	}
 }

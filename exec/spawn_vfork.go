@@ -205,19 +205,25 @@ func (s *spawner) try() error {
 		}
 		return nil
 	}
-	for pid > 0 {
-		if _, waitErr := unix.Wait4(pid, nil, 0, nil); waitErr != unix.EINTR {
-			break
-		}
+	if err == nil {
+		waitFor(pid)
 	}
 	return err
 }
 
+// waitFor waits for a child that exits, unless the reaper has.
+func waitFor(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return
+		}
+	}
+}
+
 var errNoVfork = errors.New("there is no clone3(2)")
 
-// run starts a child that makes the steps. It returns the child's pid also if one of
-// them failed: it has exited then, and is to be waited for. If one that is fixed
-// failed, the error names the system call.
+// run starts a child that makes the steps, and returns its pid. If one of them fails, the
+// child exits and is waited for; if that one is fixed, the error names the system call.
 func (s *spawner) run() (pid int, err error) {
 	s.failed = failure{}
 	pid = vfork(&vforkArgs, unsafe.Sizeof(vforkArgs), &s.steps[0], &s.failed)
@@ -228,6 +234,12 @@ func (s *spawner) run() (pid int, err error) {
 	case pid < 0:
 		return 0, unix.Errno(-pid)
 	}
+	defer func() {
+		if err != nil {
+			waitFor(pid)
+			pid = 0
+		}
+	}()
 	failed := int((s.failed.step - uintptr(unsafe.Pointer(&s.steps[0]))) / unsafe.Sizeof(step{}))
 	errno := unix.Errno(s.failed.errno)
 	switch {

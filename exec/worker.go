@@ -178,16 +178,16 @@ func (w *Workers) spawn(p *place) (*Worker, error) {
 	r.Begin = time.Now()
 	r.last = r.Begin
 	pid, err := w.spawner.spawnAt(at, []int{w.QueueFD}, &block)
-	select {
-	case w.spawned <- struct{}{}: // also of a child that failed before execve
-	default:
-	}
 	if err != nil {
 		r.close()
 		if _, ok := errors.AsType[*os.SyscallError](err); !ok && !temporary(err) { // execve
 			err = notRunnable(w.Program.Args[0], err)
 		}
 		return nil, err
+	}
+	select {
+	case w.spawned <- struct{}{}:
+	default:
 	}
 	r.PID, r.files = pid, "/proc/"+strconv.Itoa(pid)+"/fd"
 	if w.Share {

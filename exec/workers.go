@@ -289,8 +289,8 @@ func (p parcel) keep() parcel {
 // no such thing as long as another one is free: it would cost two wake-ups for each
 // connection instead of one.
 func (w *Workers) wait() error {
-	taken := len(w.back) > 0 // and no worker could have it: receipts are waited for
-	if !w.Share && !taken {  // here, as the next connection would wait for it
+	waits := w.held() > 0   // a connection, for what a worker receives: that is waited for
+	if !w.Share && !waits { // here, as the next connection would wait for it
 		if err := w.events(w.receipts, w.settle); err != nil {
 			return err
 		}
@@ -321,7 +321,7 @@ func (w *Workers) wait() error {
 			w.ended = true // the workers see it themselves
 		}
 	}
-	if taken {
+	if waits {
 		if err := w.events(w.receipts, w.settle); err != nil {
 			return err
 		}
