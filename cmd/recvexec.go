@@ -82,12 +82,13 @@ func endedBy(sig os.Signal) error { return quiet(128 + int(sig.(syscall.Signal))
 
 // first opens the queue and receives the first message that has a descriptor.
 func (r *receiver) first() (*fdrecv.Queue, fdrecv.Message, error) {
-	if r.from != "" || r.dialect != nil {
+	if r.from != "" || r.dialect != nil || !stdinIsReady() {
 		return r.await(nil)
 	}
-	// What comes to stdin has no name that a signal would have to remove. So it is opened,
-	// and what is in it is taken, without the threads and system calls of handlers, which
-	// take a third of the time until exec.
+	// Somebody sends to stdin already, so there is little to wait for, and nothing that a
+	// signal would have to remove. So the queue is opened, and what is in it is taken,
+	// without the threads and system calls of handlers, which take a third of the time
+	// until exec.
 	q, err := fdrecv.Open("", r.options)
 	if err != nil {
 		return nil, fdrecv.Message{}, err
@@ -104,6 +105,13 @@ func (r *receiver) first() (*fdrecv.Queue, fdrecv.Message, error) {
 		return q, m, nil
 	}
 	return r.await(q) // finds any lasting error again
+}
+
+// stdinIsReady tells whether a sender has written to the pipe or socket at stdin.
+func stdinIsReady() bool {
+	fds := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&unix.POLLIN != 0
 }
 
 var errEmpty = errors.New("no message is there")
