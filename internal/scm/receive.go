@@ -35,7 +35,7 @@ type Receiver struct {
 }
 
 // NewReceiver returns a Receiver for the socket fd, which stays the caller's.
-// Receive ends with interrupt.ErrStopped when calls are stopped.
+// Receive ends with interrupt.ErrStopped when calls are stopped, which may be nil.
 func NewReceiver(fd int, calls *interrupt.Calls) *Receiver {
 	return NewReceiverSize(fd, calls, MaxPayload)
 }

@@ -27,7 +27,7 @@ type Sender struct {
 }
 
 // NewSender returns a Sender for the socket fd, which stays the caller's. Its
-// methods end with interrupt.ErrStopped when calls are stopped.
+// methods end with interrupt.ErrStopped when calls are stopped, which may be nil.
 func NewSender(fd int, calls *interrupt.Calls) *Sender {
 	s := &Sender{fd: fd, calls: calls}
 	s.header.Iov = &s.iov

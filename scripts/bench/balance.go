@@ -18,8 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hung is when a connection is said to hang.
-const hung = time.Second
+// hung is when a connection is said to hang. The pool gives one that its worker has not
+// received to another after a second at the latest.
+const hung = 1500 * time.Millisecond
 
 // balance is the suite of who has which connection, and of what that costs when one of
 // the workers is stopped or slow: "How not to load-balance connections with accept()".

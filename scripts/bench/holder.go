@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -155,6 +156,9 @@ func (h *held) obey(o order) (a answer, err error) {
 	// In the order of opening, connections that one worker has taken at once would be asked
 	// at once too, which is easier for it.
 	if o.Ask > 0 {
+		if len(h.conns) == 0 {
+			return a, errors.New("no connection is open that could be asked")
+		}
 		random := rand.New(rand.NewPCG(1, uint64(len(h.conns)))) // the same for all contestants
 		random.Shuffle(len(h.conns), func(i, j int) { h.conns[i], h.conns[j] = h.conns[j], h.conns[i] })
 	}

@@ -54,7 +54,7 @@ func many(b *bench) error {
 		notes: []string{
 			fmt.Sprintf("The workers are scripts/examples/epollworker everywhere; a process may have %d descriptors (RLIMIT_NOFILE). "+
 				"A connection is open when its first question of 64 bytes is answered; %d of them are opened at a time. "+
-				"%d questions are asked at a time, one over each connection, in an order that has nothing to do with that in which they were opened.", limit, manyHolders*openWindow, manyHolders*askWindow),
+				"%d questions are asked at a time, as many as there are connections, in an order that has nothing to do with that in which these were opened.", limit, manyHolders*openWindow, manyHolders*askWindow),
 			"The first 100 for each worker are opened one after the other, while all are idle: the shares are those of these. " +
 				"Descriptors and memory of fdkit are by how much listen and pool together have grown from then on. " +
 				"Memory of a connection is what its worker has grown by, and what the system has, for both ends.",
