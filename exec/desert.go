@@ -13,28 +13,49 @@ import (
 	"fdkit/internal/holders"
 )
 
-// doubtful is how often at most it is looked for who holds the queue of a worker.
+// doubtful is how often at most all processes are searched for one that holds the queue of
+// a worker.
 const doubtful = 10 * time.Second
+
+// searching is which part of the time searches may take, at most: the more descriptors
+// there are, the longer they take, and it is a busy machine on which workers are late.
+const searching = 50
 
 // doubt looks whether a worker that leaves a connection in its queue has closed it and
 // lives on. The kernel does not tell of that, as the pool has a copy of the worker's end.
 // A process that the worker has started may receive as well.
 func (w *Workers) doubt(r *Worker, now time.Time) {
 	var queue unix.Stat_t
-	if r.fd < 0 || now.Before(r.doubted) || unix.Fstat(r.theirs, &queue) != nil {
+	if r.fd < 0 || w.searches || now.Before(w.searchAt) || now.Before(r.doubted) || unix.Fstat(r.theirs, &queue) != nil {
 		return
 	}
 	thing := holders.Socket(queue.Ino)
-	link, err := os.Readlink(r.files + "/" + strconv.Itoa(w.QueueFD))
+	link, err := os.Readlink(r.files + "/" + strconv.Itoa(r.at))
 	if link == thing.Link || err != nil && !errors.Is(err, os.ErrNotExist) {
 		return
 	}
-	r.doubted = now.Add(doubtful)
-	go func() { // it takes long where there are many processes
-		found, err := holders.Find([]holders.Thing{thing}, w.finished())
-		if err == nil && len(found.Holders[0]) == 0 {
-			w.order(func() { w.desert(r) })
+	w.searches = true
+	pid := r.PID // of a process that may end meanwhile: desert looks
+	go func() {
+		at, err := holders.FirstOf(pid, thing)
+		deserted := false
+		if err == nil && at < 0 {
+			var found holders.Found
+			found, err = holders.Find([]holders.Thing{thing}, w.finished())
+			deserted = err == nil && len(found.Holders[0]) == 0
 		}
+		w.order(func() {
+			end := time.Now()
+			w.searches, w.searchAt = false, end.Add(searching*end.Sub(now))
+			switch {
+			case deserted:
+				w.desert(r)
+			case at >= 0:
+				r.at = at
+			default:
+				r.doubted = end.Add(doubtful)
+			}
+		})
 	}()
 }
 

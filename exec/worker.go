@@ -52,6 +52,7 @@ type Worker struct {
 	behind   bool        // it has left that for too long
 	late     int         // how often that was so of late, times two, less if it was not
 	slow     time.Duration
+	at       int       // the descriptor at which it was seen to have its queue
 	doubted  time.Time // until then it is not looked for whether it has closed its queue
 	shunned  time.Time // until then it is given nothing
 	spared   bool      // unless no other one can have it for a moment
@@ -141,7 +142,7 @@ func (p *place) fail(now time.Time) {
 
 func (w *Workers) spawn(p *place) (*Worker, error) {
 	w.next++
-	r := &Worker{Index: p.index, Key: p.key, place: p, id: w.next, fd: -1, theirs: -1}
+	r := &Worker{Index: p.index, Key: p.key, place: p, id: w.next, fd: -1, theirs: -1, at: w.QueueFD}
 	env := append([]string(nil), w.Environ...)
 	env = append(env, "FDKIT_QUEUE_FD="+strconv.Itoa(w.QueueFD))
 	if w.Key != "" {

@@ -84,6 +84,8 @@ type Workers struct {
 	untried  bool      // there may be a connection in Queue
 	reaping  interrupt.Calls
 	spawned  chan struct{}
+	searches bool       // somebody is searched for who holds a queue
+	searchAt time.Time  // until then nobody is
 	stopping bool       // nothing is received any more
 	hasty    bool       // and no worker is started any more
 	ended    bool       // the queue has ended

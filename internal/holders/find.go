@@ -200,6 +200,21 @@ func (s *search) process(pid int) error {
 	return cmp.Or(failed, s.elsewhere(pid, dir))
 }
 
+// FirstOf returns the lowest descriptor at which the process holds a thing that is known by
+// its Link alone, or -1.
+func FirstOf(pid int, t Thing) (fd int, err error) {
+	fds, err := numbers("/proc/" + strconv.Itoa(pid) + "/fd")
+	for _, fd := range fds {
+		switch link, failed := os.Readlink(Descriptor{pid, fd}.path()); {
+		case failed != nil:
+			err = cmp.Or(err, serious(failed))
+		case link == t.Link:
+			return fd, nil
+		}
+	}
+	return -1, err
+}
+
 // serious returns no error of what is gone.
 func serious(err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
