@@ -17,8 +17,9 @@ import (
 // a worker.
 const doubtful = 10 * time.Second
 
-// searching is which part of the time searches may take, at most: the more descriptors
-// there are, the longer they take, and it is a busy machine on which workers are late.
+// searching is how many times longer than a search the pause behind it is: the more
+// descriptors there are the longer it takes, and it is a busy machine on which workers are
+// late.
 const searching = 50
 
 // doubt looks whether a worker that leaves a connection in its queue has closed it and
