@@ -197,6 +197,7 @@ func (p *Pool) prepare() {
 	}
 }
 
+// closed tells whether the channel, on which nothing is sent, is closed.
 func closed(c chan struct{}) bool {
 	select {
 	case <-c:

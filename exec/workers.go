@@ -291,8 +291,10 @@ func (p parcel) keep() parcel {
 // no such thing as long as another one is free: it would cost two wake-ups for each
 // connection instead of one.
 func (w *Workers) wait() error {
-	waits := w.held() > 0   // a connection, for what a worker receives: that is waited for
-	if !w.Share && !waits { // here, as the next connection would wait for it
+	// While a connection waits for a worker, receipts are what is waited for. Else they are
+	// looked at before, as the next connection would have to wait for that.
+	waits := w.held() > 0
+	if !w.Share && !waits {
 		if err := w.events(w.receipts, w.settle); err != nil {
 			return err
 		}
